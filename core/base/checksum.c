@@ -1,0 +1,51 @@
+/* checksum.c - the one checksum of the store. */
+#include "checksum.h"
+
+#include <stdlib.h>
+/* Compiled inline: the vector code of the header instead of a call into a shared object. */
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "alloc.h"
+
+/* XXH3_state_t must be 64-byte aligned; it lies aligned inside this block. */
+struct npk_checksum_stream {
+    XXH3_state_t *state;
+    unsigned char space[sizeof(XXH3_state_t) + 64];
+};
+
+uint64_t npk_checksum(const void *bytes, size_t size)
+{
+    return XXH3_64bits(bytes, size);
+}
+
+npk_checksum_stream *npk_checksum_open(void)
+{
+    npk_checksum_stream *stream = npk_alloc(sizeof *stream);
+    if (!stream)
+        return NULL;
+    uintptr_t misfit = (uintptr_t)stream->space % 64;
+    stream->state = (XXH3_state_t *)(void *)(stream->space + (misfit ? 64 - misfit : 0));
+    npk_checksum_reset(stream);
+    return stream;
+}
+
+void npk_checksum_reset(npk_checksum_stream *stream)
+{
+    (void)XXH3_64bits_reset(stream->state);
+}
+
+void npk_checksum_add(npk_checksum_stream *stream, const void *bytes, size_t size)
+{
+    (void)XXH3_64bits_update(stream->state, bytes, size);
+}
+
+uint64_t npk_checksum_digest(const npk_checksum_stream *stream)
+{
+    return XXH3_64bits_digest(stream->state);
+}
+
+void npk_checksum_close(npk_checksum_stream *stream)
+{
+    npk_free(stream);
+}
