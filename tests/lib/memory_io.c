@@ -996,7 +996,6 @@ memory_io *memory_io_create_bare(const memory_io_options *options)
     memory->random = rng_seeded(memory->options.seed);
     memory->now_us = UINT64_C(1700000000000000);
     memory->step_us = 1;
-    npk_io_posix()->process(npk_io_posix(), &memory->process);
     return memory;
 }
 
@@ -1004,6 +1003,7 @@ memory_io *memory_io_create(const memory_io_options *options)
 {
     memory_io *memory = memory_io_create_bare(options);
     (void)memory_inode_add(memory, TOP_INODE, true);
+    npk_io_posix()->process(npk_io_posix(), &memory->process);
     return memory;
 }
 
