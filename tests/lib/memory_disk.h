@@ -1,4 +1,4 @@
-/* memory_disk.h - the parts a crashable disk is made of; internal to tests/lib/memory_*.c.
+/* memory_disk.h - the parts a crashable disk is made of; internal to tests/lib.
  *
  * Contents, entry lists, names and records are counted and copied only when a shared one changes, so that a snapshot is a copy
  * of pointers. Counts are atomic: one snapshot may be materialized by several threads. */

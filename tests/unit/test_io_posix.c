@@ -1,5 +1,5 @@
 /* test_io_posix.c - the system table over the real system. */
-#define _GNU_SOURCE /* unshare */
+#define _GNU_SOURCE /* unshare, program_invocation_short_name */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -507,7 +507,8 @@ START_TEST(clocks_random_numbers_and_the_process_are_real)
     ck_assert_uint_eq(process.pid, (uint64_t)getpid());
     ck_assert_uint_ne(process.pid_namespace, 0);
     ck_assert_uint_gt(strlen(process.host), 0);
-    ck_assert_str_eq(process.program, "test_io_posix");
+    ck_assert_uint_gt(strlen(process.program), 0);
+    ck_assert_mem_eq(process.program, program_invocation_short_name, strlen(process.program)); /* cut at 15 bytes */
 }
 END_TEST
 
