@@ -652,7 +652,7 @@ START_TEST(the_hook_sees_every_mutating_call_before_and_after)
 }
 END_TEST
 
-/* ---- the table -------------------------------------------------------------------------------------------------------------- */
+/* ---- the table ---------------------------------------------------------------------------------------------------- */
 
 START_TEST(opening_and_names_answer_as_the_system_does)
 {
