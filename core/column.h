@@ -29,9 +29,9 @@ uint64_t npk_column_writer_id(const npk_column_writer *writer);
 uint64_t npk_column_writer_row_count(const npk_column_writer *writer);
 /* Add rows: 1 MiB writes with writeback started behind each. After an error only discard is left. */
 npk_status npk_column_append(npk_column_writer *writer, const void *rows, uint64_t row_count, npk_error *err);
-/* Rows already appended, read back (a transaction that reads its own bulk rows). */
-npk_status npk_column_writer_read(npk_column_writer *writer, uint64_t first_row, uint64_t row_count, void *out,
-                                  npk_error *err);
+/* The rows appended so far as a readable column, retained for the caller: a transaction that reads its own bulk rows. Buffered bytes are
+ * written first. The column stays readable whatever becomes of the writer. */
+npk_status npk_column_writer_view(npk_column_writer *writer, npk_column **column, npk_error *err);
 
 typedef struct npk_column_summary {
     uint64_t id, file_size, row_count, row_size, data_offset;
