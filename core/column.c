@@ -650,6 +650,11 @@ void npk_column_release(npk_column *column)
         columns_free(columns);
 }
 
+uint64_t npk_column_row_count(const npk_column *column)
+{
+    return column->row_count;
+}
+
 /* first_row .. + row_count as a byte range of the file. */
 static npk_status locate(const npk_column *column, uint64_t first_row, uint64_t row_count, uint64_t *offset,
                          uint64_t *size, npk_error *err)
@@ -665,7 +670,7 @@ static npk_status locate(const npk_column *column, uint64_t first_row, uint64_t 
 
 npk_status npk_column_read(npk_column *column, uint64_t first_row, uint64_t row_count, void *out, npk_error *err)
 {
-    uint64_t offset, size;
+    uint64_t offset = 0, size = 0;
     npk_status status = locate(column, first_row, row_count, &offset, &size, err);
     if (status != NPK_OK)
         return status;
@@ -677,7 +682,7 @@ npk_status npk_column_read(npk_column *column, uint64_t first_row, uint64_t row_
 npk_status npk_column_map(npk_column *column, uint64_t first_row, uint64_t row_count, npk_map_kind kind, void **base,
                           size_t *size, void **rows, npk_error *err)
 {
-    uint64_t offset, data_size;
+    uint64_t offset = 0, data_size = 0;
     npk_status status = locate(column, first_row, row_count, &offset, &data_size, err);
     if (status != NPK_OK)
         return status;

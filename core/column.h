@@ -65,6 +65,7 @@ npk_status npk_columns_get(npk_columns *columns, uint64_t id, uint64_t file_size
                            uint64_t data_offset, npk_column **column, npk_error *err);
 npk_column *npk_column_retain(npk_column *column);
 void npk_column_release(npk_column *column);
+uint64_t npk_column_row_count(const npk_column *column);
 npk_status npk_column_read(npk_column *column, uint64_t first_row, uint64_t row_count, void *out, npk_error *err);
 /* The whole data as mapped memory, mapped once and kept until the column is closed: for many single rows. */
 npk_status npk_column_rows(npk_column *column, const void **rows, npk_error *err);
