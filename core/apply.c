@@ -379,15 +379,17 @@ static npk_status put_sums(npk_kv *kv, const npk_record *record, uint64_t file, 
 
 static npk_status apply_file(npk_kv *kv, const npk_record *record, const npk_op *op, npk_error *err)
 {
-    npk_container container = {0};
+    npk_container container;
+    memset(&container, 0, sizeof container);
     bool found = false;
     npk_status status = npk_catalog_get_container(kv, NPK_CONTAINER_COLUMN, op->other, &container, &found, err);
     if (status != NPK_OK)
         return status;
-    if (found || op->other == 0)
+    if ((found && container.size) || op->other == 0)
         return fail_misfit(err, record, "it gives a file id out a second time");
-    memset(&container, 0, sizeof container);
-    container.dead_lsn = record->place.lsn; /* until something refers to it */
+    /* A file that a transaction is still filling is announced with size 0, so that rows can be linked to it as they come. */
+    if (!found)
+        container.dead_lsn = record->place.lsn; /* until something refers to it */
     container.size = op->file_size;
     container.row_count = op->count;
     container.row_size = op->row_size;

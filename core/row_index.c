@@ -242,6 +242,34 @@ static bool lies_in_set(const npk_set *set, const void *context)
     return true;
 }
 
+/* Every slot of set has newer bytes in a run, or is no slot of the array any more. */
+static bool is_superseded(const npk_set *set, const void *context)
+{
+    const struct run_list *runs = context;
+    size_t at = 0;
+    for (uint32_t i = 0; i < set->count; i++) {
+        uint64_t slot = set->block * NPK_SET_BLOCK + npk_get_u16(set->slots + 2 * (size_t)i);
+        while (at < runs->count && runs->runs[at].first_slot + runs->runs[at].count <= slot)
+            at++;
+        if (at < runs->count && runs->runs[at].first_slot <= slot && runs->runs[at].lsn < set->lsn)
+            return false;
+    }
+    return true;
+}
+
+/* After a fold: sets that lie over several runs are pointless only when all of these are newer. */
+static npk_status remove_superseded(npk_row_change *change, uint64_t first_block, uint64_t last_block, uint64_t lsn,
+                                    npk_error *err)
+{
+    struct run_list runs = {0};
+    npk_status status =
+        find_overlaps(change, first_block * NPK_SET_BLOCK, (last_block + 1) * NPK_SET_BLOCK, &runs, err);
+    if (status == NPK_OK)
+        status = remove_sets(change, first_block, last_block, lsn, is_superseded, &runs, err);
+    npk_free(runs.runs);
+    return status;
+}
+
 /* ---- putting ----------------------------------------------------------------------------------------------------- */
 
 npk_status npk_row_index_put_run(npk_row_change *change, const npk_run *run, bool fold, npk_error *err)
@@ -289,9 +317,11 @@ npk_status npk_row_index_put_run(npk_row_change *change, const npk_run *run, boo
             whole.count += fresh.runs[i++].count;
         status = write_run(change, &whole, err);
     }
-    if (status == NPK_OK && fresh.count)
-        status = remove_sets(change, run->first_slot / NPK_SET_BLOCK, (end - 1) / NPK_SET_BLOCK, run->lsn, lies_in_run,
-                             run, err);
+    uint64_t first_block = run->first_slot / NPK_SET_BLOCK, last_block = (end - 1) / NPK_SET_BLOCK;
+    if (status == NPK_OK && fold)
+        status = remove_superseded(change, first_block, last_block, run->lsn, err);
+    else if (status == NPK_OK)
+        status = remove_sets(change, first_block, last_block, run->lsn, lies_in_run, run, err);
     npk_free(old.runs);
     npk_free(fresh.runs);
     return status;
