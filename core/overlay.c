@@ -175,9 +175,9 @@ static node *descend(const tree *t, const head *h, const uint8_t *key, size_t ke
     return n;
 }
 
-static npk_overlay_entry *entry_at(const node *leaf, unsigned slot, const void *key, size_t key_size)
+static npk_overlay_entry *entry_at(const node *leaf, unsigned slot, const head *h, const void *key, size_t key_size)
 {
-    if (!leaf || slot >= leaf->count)
+    if (!leaf || slot >= leaf->count || memcmp(&leaf->heads[slot], h, sizeof *h) != 0)
         return NULL;
     npk_overlay_entry *entry = leaf->keys[slot];
     return entry->key_size == key_size && (key_size == 0 || memcmp(entry->key, key, key_size) == 0) ? entry : NULL;
@@ -325,7 +325,7 @@ const npk_overlay_entry *npk_overlay_find(const npk_overlay *overlay, npk_table 
     head h = head_of(key, key_size);
     unsigned slot = 0;
     node *leaf = descend(&overlay->trees[table], &h, key, key_size, NULL, &slot);
-    const npk_overlay_entry *entry = entry_at(leaf, slot, key, key_size);
+    const npk_overlay_entry *entry = entry_at(leaf, slot, &h, key, key_size);
     return entry && entry->state != NPK_OVERLAY_NONE ? entry : NULL;
 }
 
@@ -353,7 +353,7 @@ bool npk_overlay_set(npk_overlay *overlay, npk_table table, const void *key, siz
     path way;
     unsigned slot = 0;
     node *leaf = descend(t, &h, key, key_size, &way, &slot);
-    npk_overlay_entry *entry = entry_at(leaf, slot, key, key_size);
+    npk_overlay_entry *entry = entry_at(leaf, slot, &h, key, key_size);
     if (state != NPK_OVERLAY_PUT && state == (entry ? (npk_overlay_state)entry->state : NPK_OVERLAY_NONE))
         return true;
 
@@ -448,7 +448,7 @@ const npk_overlay_entry *npk_overlay_at_or_before(const npk_overlay *overlay, np
         return NULL;
     place->leaf = leaf;
     place->slot = slot;
-    const npk_overlay_entry *entry = entry_at(leaf, slot, key, key_size);
+    const npk_overlay_entry *entry = entry_at(leaf, slot, &h, key, key_size);
     return entry && entry->state != NPK_OVERLAY_NONE ? entry : npk_overlay_previous(place);
 }
 
