@@ -47,15 +47,15 @@ END_TEST
 
 START_TEST(torn_bytes_of_every_length_are_cut)
 {
-    for (unsigned length = 1; length < 400; length += length < 80 ? 1 : 37) {
+    /* The last 4 of the 352 bytes are padding behind the commit's meta: zeros anyway. */
+    for (unsigned length = 1; length <= 352 - 5; length += length < 80 ? 1 : 37) {
         fixture f;
         fixture_create(&f);
         transact(&f, "a", 100);
         npk_wal_end kept = f.end;
         transact(&f, "bb", 200); /* its own commit is what gets torn off */
         uint64_t size = f.end.lsn - kept.lsn;
-        if (length > size - 5) /* the padding behind the commit's meta is zero anyway */
-            break;
+        ck_assert_uint_eq(size, 352);
         static uint8_t zeros[1024];
         damage(&f, 1, offset_in_segment(&kept) + length, zeros, (size_t)(size - length));
         npk_wal_verdict verdict = scan(&f);
