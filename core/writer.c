@@ -223,8 +223,10 @@ npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, u
     if (status == NPK_OK)
         status = sync == NPK_SYNC_COMMIT ? npk_wal_sync(core->wal, err) : npk_wal_write(core->wal, err);
     if (status != NPK_OK) {
-        npk_kv_clear(kv);
-        discard_tail(core);
+        if (npk_wal_in_doubt(core->wal)) {
+            npk_kv_clear(kv);
+            discard_tail(core);
+        } /* else nothing of the commit record left the buffer: the caller aborts */
         return npk_context(err, status, "commit");
     }
     npk_wal_end end = npk_wal_get_end(core->wal);
