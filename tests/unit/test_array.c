@@ -560,9 +560,15 @@ START_TEST(an_index_that_cannot_be_is_refused)
     missing = false;
     ck_assert_int_ne(build_status(&missing, &err), NPK_OK);
     ck_assert(missing);
-    place = (npk_place){NPK_PLACE_SEGMENT, 1, INT64_MAX, 64, 0};
+    place = log_place(count_bytes(0), 8, 100, false);
+    place.row = (uint64_t)1 << 61; /* times 8 bytes: 0 again */
     put_run(0, 70, 1, place);
-    ck_assert_int_ne(build_status(&missing, &err), NPK_OK);
+    ck_assert_int_eq(build_status(&missing, &err), NPK_CORRUPT);
+    ck_assert_ptr_nonnull(strstr(err.message, "behind the end of log segment"));
+    place.row = 0;
+    place.record_offset = INT64_MAX;
+    put_run(0, 70, 1, place);
+    ck_assert_int_eq(build_status(&missing, &err), NPK_CORRUPT);
 }
 END_TEST
 
