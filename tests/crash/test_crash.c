@@ -26,6 +26,15 @@ static void create_store(explorer *x)
     explorer_commit(x, C);
 }
 
+/* A scenario must reach what it is named after. */
+static npk_stats count(explorer *x)
+{
+    npk_stats stats = {.struct_size = sizeof stats};
+    npk_error err = {0};
+    ck_assert_msg(npk_store_stats(explorer_store(x), &stats, &err) == NPK_OK, "%s", err.message);
+    return stats;
+}
+
 /* A store with two arrays, on the log only; recording starts here. */
 static void start(explorer *x)
 {
@@ -141,6 +150,7 @@ static void nested_rollback(explorer *x)
     explorer_append(x, 1, 150);
     uint64_t inner = explorer_savepoint(x);
     explorer_append(x, 1, 250);
+    ck_assert_uint_ge(count(x).segment_rolls, 1);
     explorer_rollback(x, inner);
     explorer_replace(x, 0, 5);
     explorer_rollback(x, outer);
@@ -163,6 +173,7 @@ static void spilled_rollback(explorer *x)
     uint64_t point = explorer_savepoint(x);
     explorer_save(x, 2, 4096, 600);
     explorer_save(x, 3, 4096, 600);
+    ck_assert_uint_ge(count(x).bytes_logged, 4 << 20);
     explorer_rollback(x, point);
     explorer_append(x, 0, 4);
     explorer_commit(x, C);
@@ -182,6 +193,7 @@ static void segment_roll(explorer *x)
     explorer_begin(x);
     explorer_append(x, 1, 350);
     explorer_commit(x, C);
+    ck_assert_uint_ge(count(x).segment_rolls, 4);
 }
 
 static void bulk(explorer *x)
@@ -203,6 +215,7 @@ static void bulk(explorer *x)
     explorer_begin(x);
     explorer_append(x, 2, 600);
     explorer_abort(x);
+    ck_assert_uint_ge(count(x).column_file_count, 4);
     explorer_compact(x, 2);
 }
 
@@ -217,6 +230,7 @@ static void fold_appended(explorer *x)
         explorer_compact(x, 0);
     }
     explorer_compact(x, -1);
+    ck_assert_uint_ge(count(x).folds, 4);
 }
 
 static void fold_replaced(explorer *x)
@@ -281,6 +295,8 @@ static void reclaim(explorer *x)
         explorer_commit(x, C);
         explorer_checkpoint(x);
     }
+    ck_assert_uint_ge(count(x).reclaims, 3);
+    ck_assert_uint_ge(count(x).segment_rolls, 3);
 }
 
 static void close_and_open(explorer *x)
@@ -319,6 +335,7 @@ static void recovery(explorer *x)
         explorer_append(x, 0, 2);
         explorer_commit(x, C);
         explorer_record(x, false);
+        ck_assert_uint_ge(count(x).recoveries, 1);
     }
     explorer_record(x, true);
 }

@@ -6,7 +6,7 @@
 #include "checksum.h"
 #include "explorer_parts.h"
 
-enum { NESTED_POINTS_AT_ONCE = 10, PER_POINT_LEAST = 24, EACH_LIMIT = 24, RANDOM_COUNT = 12 };
+enum { NESTED_POINTS_AT_ONCE = 10, PER_POINT_LEAST = 24 };
 
 /* ---- states to come -------------------------------------------------------------------------------------------------- */
 
@@ -69,13 +69,15 @@ static void collect(const explorer_history *history, uint64_t state_count, rng *
             add(list, &(memory_io_selection){.select = always[k]});
     }
     shuffle(list, 0);
-    size_t rest = list->count;
+    size_t rest = list->count, share = 0; /* random ones, and of each kind of selection; without a limit all of those */
+    if (state_count && history->point_count)
+        share = (size_t)(4 * state_count / history->point_count) + 16;
     for (size_t i = 0; i < history->point_count; i++) {
         list->point = (uint32_t)i;
         list->first = list->count;
         list->seen = 0;
-        list->most = state_count ? 2 * state_count / history->point_count + PER_POINT_LEAST : 0;
-        (void)memory_io_select_all(history->points[i].snapshot, rng_next(random), RANDOM_COUNT, EACH_LIMIT, add_visited, list);
+        list->most = state_count ? 4 * state_count / history->point_count + PER_POINT_LEAST : 0;
+        (void)memory_io_select_all(history->points[i].snapshot, rng_next(random), share ? share : 100, share, add_visited, list);
     }
     shuffle(list, rest);
 }
