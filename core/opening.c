@@ -372,12 +372,25 @@ static npk_status create_store(npk_core *core, npk_error *err)
     }
     if (status == NPK_OK)
         status = format_write(core, err);
-    if (status == NPK_OK) {
-        rc = io->sync_parent(io, core->root, core->path);
-        if (rc)
-            status = npk_fail_errno(err, rc, "could not sync the directory that holds the store");
-    }
-    return status;
+    return status; /* sync_names_of_new_store does the rest */
+}
+
+/* The names of FORMAT and of the store itself, before the first record is written. A creator may have died before it synced them, and its
+ * successor sees them in the cache all the same. Once anything was logged, an open has been here. */
+static npk_status sync_names_of_new_store(npk_core *core, npk_error *err)
+{
+    const npk_io *io = core->io;
+    npk_position position = {0};
+    npk_status status = npk_reclaim_position(core, &position, err);
+    if (status != NPK_OK || position.lsn != NPK_WAL_FIRST_LSN || core->read_only)
+        return status;
+    int rc = io->sync(io, core->root);
+    if (rc)
+        return npk_fail_errno(err, rc, "could not sync the store directory");
+    rc = io->sync_parent(io, core->root, core->path);
+    if (rc)
+        return npk_fail_errno(err, rc, "could not sync the directory that holds the store");
+    return NPK_OK;
 }
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------------ */
@@ -417,6 +430,8 @@ static npk_status open_first(npk_core *core, npk_error *err)
         status = npk_control_create(core->io, core->index_directory, &core->control, err);
     if (status == NPK_OK)
         status = npk_recover_build_index(core, 0, err);
+    if (status == NPK_OK)
+        status = sync_names_of_new_store(core, err);
     if (status == NPK_OK)
         status = npk_orphans_remove(core, NULL, err);
     if (status != NPK_OK)
