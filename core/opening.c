@@ -599,10 +599,11 @@ static npk_status close_core(npk_core *core, npk_error *err)
     npk_worker_stop(core);
     npk_view_forget_arrays(core);
     /* The directory may be gone: then there is nothing to leave in order, and nothing to complain about. */
-    if (npk_locks_check_name(core->io, core->root, core->lock_file, NULL) != NPK_OK)
-        return NPK_OK;
+    npk_status status = npk_locks_check_name(core->io, core->root, core->lock_file, err);
+    if (status != NPK_OK)
+        return status == NPK_MISUSE ? NPK_OK : status;
     npk_wait wait = {(uint64_t)core->settings.busy_timeout_ms * 1000, NULL, NULL};
-    npk_status status = npk_locks_wait(core->io, core->lock_file, NPK_LOCK_GATE, NPK_LOCK_EXCLUSIVE, &wait, err);
+    status = npk_locks_wait(core->io, core->lock_file, NPK_LOCK_GATE, NPK_LOCK_EXCLUSIVE, &wait, err);
     if (status != NPK_OK)
         return status == NPK_BUSY ? NPK_OK : status; /* others are at the gate: they are not gone, so we are not the last */
     bool last = false;
