@@ -227,8 +227,27 @@ static npk_status repair_after_failed_sync(npk_core *core, const npk_store_state
         return status;
     npk_store_state now;
     status = read_published_end(core, &now, err);
-    if (status == NPK_OK && now.end.lsn < published->end.lsn)
+    /* Not by LSN: the published end may lie behind the void record of an aborted transaction, which is nobody's loss. */
+    if (status == NPK_OK && now.next_transaction < published->next_transaction) {
         atomic_store(&core->control->poison_lost_lsn, now.end.lsn);
+        atomic_fetch_add(&core->control->poison_lost_count, 1);
+    }
+    return status;
+}
+
+npk_status npk_recover_tell_loss(npk_store *store, npk_error *err)
+{
+    npk_core *core = store->core;
+    uint64_t count = atomic_load(&core->control->poison_lost_count);
+    if (atomic_exchange(&store->seen_lost_count, count) == count)
+        return NPK_OK;
+    uint64_t lsn = atomic_load(&core->control->poison_lost_lsn);
+    npk_status status = npk_fail(err, NPK_POISONED,
+                                 "a sync failed and took transactions that were committed but not durable: those behind %" PRIu64
+                                 " are gone; the store is repaired and can be used",
+                                 lsn);
+    if (err)
+        err->lsn = lsn;
     return status;
 }
 
