@@ -1,6 +1,5 @@
 """Attributes: small JSON values of a store or of an array, changed in transactions like rows."""
 
-import json
 from collections.abc import Mapping, MutableMapping
 
 import numpy as np
@@ -55,6 +54,7 @@ def _plain(value, key):
 
 def encode(value, key):
     """JSON text of an attribute's value."""
+    import json
     try:
         text = json.dumps(_plain(value, key), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
     except RecursionError:
@@ -82,6 +82,7 @@ class ReadOnlyAttributes(Mapping):
         return self._items
 
     def __getitem__(self, key):
+        import json
         items = self._all()
         try:
             return json.loads(items[key])

@@ -128,7 +128,10 @@ class WritableBatchMode(Transaction):
     def _before_commit(self, core):
         for name, (array, edited) in self._loaded.items():
             for rows in _changed_rows(array, edited):
-                core.replace(name, array.row_size, rows, np.ascontiguousarray(edited[rows] if edited.ndim else edited))
+                if edited.ndim:
+                    core.replace(name, array.row_size, rows, edited[rows])
+                else:
+                    core.save(name, array.descr, array.row_size, (), True, 1, edited)
 
 
 def _changed_rows(array, edited):

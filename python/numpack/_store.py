@@ -3,6 +3,7 @@
 import atexit
 import os
 import weakref
+from _thread import RLock
 from collections.abc import Mapping
 
 import numpy as np
@@ -32,6 +33,7 @@ def _after_fork_in_child():
         npk._forked = True
         npk._guarded = True
         npk._open.clear()
+        npk._opening = RLock()
     _opened.clear()
 
 
@@ -183,6 +185,7 @@ class NumPack:
         self._closed = False       # closed by the user
         self._forked = False       # inherited from a parent process: reads only
         self._created = False      # mode "x" has made its store
+        self._opening = RLock()    # held while opening, so that threads open once
         self._depth = 0            # nested with blocks
         self._guarded = self._strict or self._warn  # reading takes the long way
 
@@ -227,6 +230,10 @@ class NumPack:
 
     def _open_core(self, create):
         """Open the core's store; None when there is none and `create` is false and the mode would create it."""
+        with self._opening:
+            return self._open_once(create) if self._core is None else self._core
+
+    def _open_once(self, create):
         path = self._abspath
         if os.path.lexists(os.path.join(path, "metadata.npkm")) and not os.path.lexists(os.path.join(path, "FORMAT")):
             raise FormatError(f"open store {self._filename!r}: the directory belongs to the Rust package of this name; "

@@ -5,7 +5,7 @@ context by the one thing Python tells about it: a token of a ContextVar can be r
 """
 
 import contextvars
-from threading import get_ident
+from _thread import get_ident
 
 from ._errors import InvalidArgumentError, WrongUseError
 
@@ -83,47 +83,50 @@ class Transaction:
             self._ended = None
             return self
         store = npk._writable()
-        core = npk._begin(store)  # dropped, and with it the lock, if anything below raises
-        self._core = core
-        self._identity = npk._identity
-        self._thread = get_ident()
-        self._token = _marker.set(None)
-        self._root = self
-        self._ended = None
+        core = None
         try:
+            core = npk._begin(store)
+            self._core = core
+            self._identity = npk._identity
+            self._thread = get_ident()
+            self._token = _marker.set(None)
+            self._root = self
+            self._ended = None
             _open_by_thread.setdefault(self._thread, []).append(self)
             npk._open.append(self)
-        except BaseException:
+        except BaseException:  # an interrupt: a traceback that keeps this frame must not keep the lock
+            if core is not None:
+                core.abort()
+            self._core = None
+            self._end("is finished")
             self._detach()
-            core.abort()
             raise
         return self
 
     def __exit__(self, kind, error, traceback):
         if self._root is not self:
             return self._leave_inner(kind)
-        self._detach()
-        core, self._core = self._core, None
-        reason, owned = self._ended, self._owned()
-        self._end("is finished")
-        if core is None:
-            if kind is None and reason is not None and "fork" in reason:
-                raise WrongUseError(f"the transaction {reason}")
-            return False
-        if reason is not None or kind is not None or not owned:
-            core.abort()
-            if kind is None and not owned:
-                raise WrongUseError("the transaction was left in another thread or context than it was entered in, and "
-                                    "has been rolled back")
-            return False
+        core, reason = self._core, self._ended
         try:
-            self._before_commit(core)
-        except BaseException:
-            core.abort()
-            raise
-        self.lsn = core.commit(self._sync)
-        for action in self._after:
-            action()
+            if core is None:  # rolled back, or inherited
+                if kind is None and "fork" in reason:
+                    raise WrongUseError(f"the transaction {reason}")
+            elif not self._owned():
+                if kind is None:
+                    raise WrongUseError("the transaction was left in another thread or context than it was entered in, "
+                                        "and has been rolled back")
+            elif kind is None:
+                self._before_commit(core)
+                self.lsn = core.commit(self._sync)
+        finally:
+            if core is not None:
+                core.abort()  # harmless after a commit
+            self._core = None
+            self._end("is finished")
+            self._detach()
+        if self.lsn is not None:
+            for action in self._after:
+                action()
         return False
 
     def _leave_inner(self, kind):
