@@ -5,22 +5,26 @@
 #ifndef NPK_CORE_ARRAY_H
 #define NPK_CORE_ARRAY_H
 
+#include <stdatomic.h>
+
 #include "catalog.h"
 #include "column.h"
 #include "kv.h"
 #include "wal.h"
 
-/* Rows first_row .. + count lie back to back at place (before overlays are looked at). Pieces are sorted and cover all rows. */
+/* Rows first_row .. + count lie back to back at place (before overlays are looked at). Pieces are sorted and cover all rows. Neighbours are
+ * merged where their rows go on in the same source, even if their slots do not: only the first row's slot is known from here. */
 typedef struct npk_piece {
-    uint64_t first_row, count, lsn;
-    uint64_t first_slot;
+    uint64_t first_row, count;
+    uint64_t lsn;        /* highest of the runs it was merged from */
+    uint64_t first_slot; /* of the first row */
     uint32_t source; /* index into sources */
     uint64_t source_row;
 } npk_piece;
 
 /* A segment record or a column file that rows lie in. */
 typedef struct npk_row_source {
-    npk_place place;        /* row is 0 */
+    npk_place place;        /* row: added to every source_row; 0 but for overlay rows behind row 2^32 of a column file */
     npk_segment *segment;   /* one of the two, owned */
     npk_column *column;
 } npk_row_source;
@@ -33,7 +37,7 @@ typedef struct npk_overlay_row {
 } npk_overlay_row;
 
 struct npk_array {
-    uint64_t references;       /* atomic */
+    _Atomic uint64_t references;
     const npk_io *io;
     npk_array_info info;      /* name, descr, shape point into record */
     npk_array_record record;
@@ -44,6 +48,7 @@ struct npk_array {
     npk_row_source *sources;
     uint32_t source_count;
     npk_position position;    /* of the view it was built from */
+    _Atomic(struct npk_overlay_bits *) overlay_bits; /* made by the first large gather, else NULL */
 };
 
 /* What the array needs to open its sources. writer: column files of the running transaction that are not finished yet (found by
@@ -58,7 +63,8 @@ typedef struct npk_array_sources {
 } npk_array_sources;
 
 /* Build from a view whose reading has begun (npk_kv_begin_read). NOT_FOUND: no array of that name, or (with *missing set) a file the
- * index names is not there: the caller looks again with the current index. CORRUPT, IO, NO_MEMORY. */
+ * index names is not there: the caller looks again with the current index. CORRUPT (with *missing set when a log segment could not be
+ * opened, which is damage only if the current index names it too), IO, NO_MEMORY. */
 npk_status npk_array_build(npk_kv *kv, const char *name, const npk_array_sources *sources, npk_array **array,
                            bool *missing, npk_error *err);
 npk_array *npk_array_retain(npk_array *array);

@@ -10,6 +10,8 @@
 #include "io.h"
 #include "npk.h"
 
+typedef struct npk_column npk_column; /* a column file opened for reading; shared, counted */
+
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 typedef struct npk_column_spec {
@@ -49,11 +51,13 @@ void npk_column_discard(npk_column_writer *writer);
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 typedef struct npk_columns npk_columns; /* the open column files of a store in this process, by id; thread-safe */
-typedef struct npk_column npk_column;
 
 npk_status npk_columns_open(const npk_io *io, npk_file *directory, const uint8_t uuid[16], npk_columns **columns,
                             npk_error *err);
 void npk_columns_close(npk_columns *columns); /* files in use stay open for their users; the directory handle is not closed */
+
+/* Close files that are only kept in case they are wanted again (a few small ones); a file removed meanwhile gives its space back. */
+void npk_columns_forget(npk_columns *columns);
 
 /* Open columns/<id>.npy, or share it. Id, size, data offset and row size are checked against the file and its header before anything is believed.
  * NOT_FOUND when the name is absent (the caller decides whether that is damage), CORRUPT, IO. */
@@ -61,11 +65,15 @@ npk_status npk_columns_get(npk_columns *columns, uint64_t id, uint64_t file_size
                            uint64_t data_offset, npk_column **column, npk_error *err);
 npk_column *npk_column_retain(npk_column *column);
 void npk_column_release(npk_column *column);
+uint64_t npk_column_row_count(const npk_column *column);
 npk_status npk_column_read(npk_column *column, uint64_t first_row, uint64_t row_count, void *out, npk_error *err);
-/* Map whole pages around the rows; *rows points at first_row; *base and *size are for io->unmap. */
+/* The whole data as mapped memory, mapped once and kept until the column is closed: for many single rows. */
+npk_status npk_column_rows(npk_column *column, const void **rows, npk_error *err);
+/* Map whole pages around the rows (row_count > 0); *rows points at first_row; *base and *size are for io->unmap. */
 npk_status npk_column_map(npk_column *column, uint64_t first_row, uint64_t row_count, npk_map_kind kind, void **base,
                           size_t *size, void **rows, npk_error *err);
-/* Compare every block with its checksum. bad gets each damaged byte range of the data and stops with non-zero. buffer of 1 MiB inside. */
+/* Compare every block with its checksum: CORRUPT when one differs. bad (may be NULL) gets each damaged byte range of the data and stops with
+ * non-zero; it is called for all of them before the result is returned. buffer of 1 MiB inside. */
 npk_status npk_column_check(npk_column *column, const uint64_t *sums, uint64_t sum_count,
                             int (*bad)(void *context, uint64_t data_offset, uint64_t size), void *context, npk_error *err);
 
