@@ -218,9 +218,12 @@ def _convert_objects(value, dtype, kind, name):
     objects = np.array(value, dtype=object)
     if not all(isinstance(item, (bool, int, float, complex, np.number, np.bool_)) for item in objects.ravel()):
         raise _lost(name, dtype, "object")
-    result = objects.astype(dtype)
-    if kind in "biu" and not all(a == b for a, b in zip(objects.ravel().tolist(), result.ravel().tolist())):
-        raise _lost(name, dtype)
+    with np.errstate(all="ignore"):
+        result = objects.astype(dtype)
+    for before, after in zip(objects.ravel().tolist(), result.ravel().tolist()):
+        exact = kind in "biu" or isinstance(before, int)
+        if before != after if exact else not _survives(before, after):
+            raise _lost(name, dtype)
     return result
 
 

@@ -37,13 +37,22 @@ def read_rows(array, first, count, rows):
     return out
 
 
+_EXPORTABLE = {}  # structured dtype -> whether NumPy understands its own export of it
+
+
 def _exportable(dtype):
     """Whether the buffer protocol can say what the items are."""
     if dtype.subdtype is not None:
         return _exportable(dtype.base)
-    if dtype.names is not None:
-        return all(_exportable(dtype[name]) for name in dtype.names)
-    return dtype.kind not in "mMV" and dtype.isbuiltin != 2
+    if dtype.names is None:
+        return dtype.kind not in "mMV" and dtype.isbuiltin != 2
+    if dtype not in _EXPORTABLE:
+        try:
+            _EXPORTABLE[dtype] = (all(_exportable(dtype[name]) for name in dtype.names)
+                                  and np.asarray(memoryview(np.empty(1, dtype))).dtype == dtype)
+        except (ValueError, RuntimeError):  # padding in front, titles
+            _EXPORTABLE[dtype] = False
+    return _EXPORTABLE[dtype]
 
 
 def _private(result):

@@ -172,8 +172,8 @@ def test_nothing_is_written_and_the_transaction_stays_usable(npk):
         lambda: npk.save({"ok": [1], "o": [object()]}), lambda: npk.save({"ok": [1], "": [1]}),
         lambda: npk.append({"ok": [[1.0]], "a": [[1.0]]}), lambda: npk.append({"a": [1.0, 2.0]}),
         lambda: npk.append({"a": np.array([["x", "y"]])}), lambda: npk.replace({"a": [[1, 1]] * 4}, [0, 1]),
-        lambda: npk.replace({"a": 1}, 3), lambda: npk.replace({"missing": 1}, 0), lambda: npk.replace({"z": 1}, 0),
-        lambda: npk.drop("a", "x"), lambda: npk.drop("a", [True]), lambda: npk.getitem("a", 3), lambda: npk.getitem("z", 0),
+        lambda: npk.replace({"a": 1}, 9), lambda: npk.replace({"missing": 1}, 0), lambda: npk.replace({"z": 1}, 0),
+        lambda: npk.drop("a", "x"), lambda: npk.drop("a", [True]), lambda: npk.getitem("a", 9), lambda: npk.getitem("z", 0),
         lambda: npk.rename("missing", "b"), lambda: npk.clone("a", "z"), lambda: npk.attrs.update(a=object()),
         lambda: npk.load("missing"), lambda: npk.stream_load("a", 0),
     ]
