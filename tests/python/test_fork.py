@@ -101,9 +101,11 @@ def test_an_inherited_transaction_is_an_error_in_the_child(npk):
 def test_children_see_later_commits_of_the_parent(npk):
     npk.save({"a": np.arange(3)})
     reader, writer = os.pipe()
+    ready_reader, ready_writer = os.pipe()
 
     def child():
         assert npk.load("a").tolist() == [0, 1, 2]
+        os.write(ready_writer, b"x")
         os.read(reader, 1)
         return npk.load("a").tolist()
 
@@ -114,8 +116,10 @@ def test_children_see_later_commits_of_the_parent(npk):
             status = 0 if child() == [0, 1, 2, 3] else 2
         finally:
             os._exit(status)
+    os.close(ready_writer)
+    assert os.read(ready_reader, 1) == b"x"
     npk.append({"a": [3]})
     os.write(writer, b"x")
     assert os.waitpid(pid, 0)[1] == 0
-    os.close(reader)
-    os.close(writer)
+    for number in (reader, writer, ready_reader):
+        os.close(number)

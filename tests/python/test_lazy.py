@@ -144,7 +144,7 @@ def test_conversion(lazies, name):
 
 def test_buffer_protocol(npk):
     npk.save({"f": np.arange(6, dtype="f4").reshape(3, 2), "s": np.array([b"ab"]), "u": np.array(["ab"]), "b": np.array([True]),
-              "st": np.zeros(2, [("a", "i4"), ("b", "S2")]), "be": np.arange(3, dtype=">i4")})
+              "st": np.zeros(2, [("a", "i4"), ("b", "f4")]), "be": np.arange(3, dtype=">i4")})
     npk.compact()
     for name in npk:
         lazy, array = npk.load(name, lazy=True), npk.load(name)

@@ -65,7 +65,7 @@ class StoreMachine(RuleBasedStateMachine):
         old = self.arrays.get(name, np.empty((0, 3), "f4"))
         rows = make(old.dtype, (count,) + old.shape[1:], seed)
         self.npk.append({name: rows})
-        self.arrays[name] = np.concatenate([old, rows])
+        self.arrays[name] = np.concatenate([old, rows]).astype(old.dtype)  # keeps the byte order
         self.array_attrs.setdefault(name, {})
 
     @precondition(lambda self: self.arrays)
