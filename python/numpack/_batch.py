@@ -137,16 +137,28 @@ class WritableBatchMode(Transaction):
 def _changed_rows(array, edited):
     """Numbers of the rows of `edited` that differ from `array`, in pieces."""
     size, count = array.row_size, array.row_count
-    now = edited.reshape(-1).view(np.uint8).reshape(count, size)
+    unit = np.dtype(f"u{next(width for width in (8, 4, 2, 1) if size % width == 0)}")  # compared at a time
+    now = edited.reshape(-1).view(unit)
+    per_row = size // unit.itemsize
     step = max(1, _PIECE // size)
-    for first, last in _suspect_runs(edited, size, count):
+    runs = _suspect_runs(edited, size, count)
+    suspects = sum(last - first for first, last in runs)
+    if len(runs) > 1 and suspects * size <= _PIECE:  # a few rows here and there: one gather, one comparison
+        rows = np.concatenate([np.arange(first, last, dtype=np.int64) for first, last in runs])
+        before = np.empty((suspects, per_row), unit)
+        array.gather(rows, before)
+        changed = np.flatnonzero((before != now.reshape(count, per_row)[rows]).ravel())
+        if changed.size:
+            yield rows[np.unique(changed // per_row)]
+        return
+    for first, last in runs:
         for start in range(first, last, step):
             stop = min(start + step, last)
-            before = np.empty((stop - start, size), np.uint8)
+            before = np.empty((stop - start) * per_row, unit)
             array.read(start, stop - start, before)
-            rows = np.flatnonzero((before != now[start:stop]).any(axis=1))
-            if rows.size:
-                yield (rows + start).astype(np.int64, copy=False)
+            changed = np.flatnonzero(before != now[start * per_row:stop * per_row])
+            if changed.size:
+                yield np.unique(changed // per_row).astype(np.int64, copy=False) + start
 
 
 def _suspect_runs(edited, size, count):

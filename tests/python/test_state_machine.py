@@ -1,6 +1,10 @@
-"""A Hypothesis state machine: the store against a dict of ndarrays, everything compared after each rule."""
+"""A Hypothesis state machine: the store against a dict of ndarrays, everything compared after each rule.
+
+NUMPACK_EXAMPLES sets the number of histories.
+"""
 
 import copy
+import os
 import shutil
 import tempfile
 
@@ -231,5 +235,5 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=40, stateful_step_count=40, deadline=None,
+TestStore.settings = settings(max_examples=int(os.environ.get("NUMPACK_EXAMPLES", "40")), stateful_step_count=40, deadline=None,
                               suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
