@@ -21,11 +21,20 @@
 #ifndef Py_TPFLAGS_IMMUTABLETYPE
 #define Py_TPFLAGS_IMMUTABLETYPE 0
 #endif
-#if PY_VERSION_HEX < 0x030A0000 /* PyModule_AddObjectRef too */
+#if PY_VERSION_HEX < 0x030A0000
 static inline PyObject *Py_NewRef(PyObject *object)
 {
     Py_INCREF(object);
     return object;
+}
+
+static inline int PyModule_AddObjectRef(PyObject *module, const char *name, PyObject *object)
+{
+    Py_INCREF(object);
+    int result = PyModule_AddObject(module, name, object);
+    if (result < 0)
+        Py_DECREF(object);
+    return result;
 }
 #endif
 
