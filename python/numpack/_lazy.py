@@ -1,5 +1,7 @@
 """LazyArray: an array of the store at one moment, read when asked."""
 
+from __future__ import annotations
+
 import operator
 
 import numpy as np
@@ -7,6 +9,13 @@ import numpy as np
 from ._core import Exporter
 from ._dtypes import decode
 from ._errors import InvalidArgumentError, InvalidTypeError, NotFoundError, OutOfRangeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from numpy.typing import ArrayLike
 
 _LARGE = 1 << 20  # bytes from which a load goes to recycled huge-page memory
 
@@ -91,22 +100,22 @@ class LazyArray(Exporter):
     # ---- what it is ----------------------------------------------------------------------------------------
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """Lengths of the axes; the first is the rows."""
         return self._array.shape if self._shape is None else self._shape
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         """The stored dtype."""
         return decode(self._array.descr, self._array.name)
 
     @property
-    def ndim(self):
+    def ndim(self) -> int:
         """Number of axes."""
         return len(self.shape)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of items."""
         size = 1
         for length in self.shape:
@@ -114,17 +123,17 @@ class LazyArray(Exporter):
         return size
 
     @property
-    def itemsize(self):
+    def itemsize(self) -> int:
         """Bytes of an item."""
         return self.dtype.itemsize
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes of all items."""
         return self.size * self.dtype.itemsize
 
     @property
-    def T(self):
+    def T(self) -> np.ndarray:
         """The transposed array, as an ndarray."""
         return np.array(self._ndarray().T)
 
@@ -134,11 +143,11 @@ class LazyArray(Exporter):
         return self._owner._attrs_of(self._array.name)
 
     @property
-    def chunks(self):
+    def chunks(self) -> None:
         """None: rows are not stored in chunks."""
         return None
 
-    def __len__(self):
+    def __len__(self) -> int:
         shape = self.shape
         if not shape:
             raise TypeError("len() of unsized object")
@@ -189,7 +198,7 @@ class LazyArray(Exporter):
         raise InvalidTypeError("a lazy array cannot be written; use drop() of the store")
 
     @property
-    def oindex(self):
+    def oindex(self) -> _OuterIndex:
         """Outer indexing: every axis by itself, ``lazy.oindex[[0, 2], [1, 3]]`` has shape (2, 2)."""
         return _OuterIndex(self)
 
@@ -228,7 +237,7 @@ class LazyArray(Exporter):
     def __dlpack_device__(self):
         return (1, 0)
 
-    def copy(self):
+    def copy(self) -> np.ndarray:
         """All items as a private ndarray."""
         return load_copy(self._array) if self._shape is None else load_copy(self._array).reshape(self._shape)
 
@@ -238,7 +247,7 @@ class LazyArray(Exporter):
     def __deepcopy__(self, memo):
         return self.copy()
 
-    def reshape(self, *shape):
+    def reshape(self, *shape: Any) -> LazyArray:
         """A lazy view of another shape.
 
         Parameters
@@ -268,7 +277,7 @@ class LazyArray(Exporter):
             raise InvalidArgumentError(f"cannot reshape an array of size {self.size} to {tuple(lengths)}")
         return LazyArray(self._array, self._owner, tuple(lengths))
 
-    def close(self):
+    def close(self) -> None:
         """Forget the mapping; it is made again when needed."""
         self._view = None
 
@@ -292,11 +301,11 @@ class LazyArray(Exporter):
 
     # ---- names known to users of the Rust package ----------------------------------------------------------
 
-    def vectorized_gather(self, indices):
+    def vectorized_gather(self, indices: ArrayLike) -> np.ndarray:
         """Rows by number, as ``lazy[np.asarray(indices)]``."""
         return self[np.asarray(indices)]
 
-    def mega_batch_get_rows(self, indices, batch_size):
+    def mega_batch_get_rows(self, indices: Sequence[int], batch_size: int) -> list[np.ndarray]:
         """Rows by number, as a list of ndarrays; `batch_size` of them are read at a time."""
         if batch_size < 1:
             raise InvalidArgumentError("batch_size must be at least 1")
@@ -305,20 +314,20 @@ class LazyArray(Exporter):
             rows.extend(self[np.asarray(indices[start:start + batch_size])])
         return rows
 
-    def parallel_boolean_index(self, mask):
+    def parallel_boolean_index(self, mask: ArrayLike) -> np.ndarray:
         """Rows where the mask is true, as ``lazy[mask]``."""
         return self[np.asarray(mask, dtype=bool)]
 
     boolean_index_smart = boolean_index_adaptive = parallel_boolean_index
     boolean_index_production = boolean_index_adaptive_algorithm = parallel_boolean_index
 
-    def choose_optimal_algorithm(self, mask):
+    def choose_optimal_algorithm(self, mask: ArrayLike) -> str:
         """How dense a mask is: ``"sparse"`` below 10 % true, ``"dense"`` above 90 %, else ``"adaptive"``."""
         mask = np.asarray(mask, dtype=bool)
         share = mask.mean() if mask.size else 0.0
         return "sparse" if share < 0.1 else "dense" if share > 0.9 else "adaptive"
 
-    def intelligent_warmup(self, hint=None):
+    def intelligent_warmup(self, hint: object = None) -> None:
         """Accepted, without effect: the system's page cache does this."""
 
     # ---- operators -----------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """NumPack: a directory of named arrays, changed in transactions."""
 
+from __future__ import annotations
+
 import atexit
 import os
 import weakref
@@ -17,6 +19,18 @@ from ._errors import (ClosedError, CorruptError, ExistsError, FormatError, Inval
 from ._indices import resolve
 from ._lazy import LazyArray, load_copy, load_mapped, read_rows
 from ._transaction import Transaction, check_sync, forget_inherited, holds_store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
+    from pathlib import Path
+    from typing import Any, SupportsIndex, Union
+
+    from numpy.typing import ArrayLike
+
+    from ._batch import BatchModeContext, WritableBatchMode
+
+    Indices = Union[SupportsIndex, slice, Sequence[SupportsIndex], range, np.ndarray, tuple[np.ndarray]]
 
 _READ, _UPDATE, _CREATE, _EXCLUSIVE = range(4)  # npk_mode
 _MODES = ("r", "r+", "a", "w", "x")
@@ -141,9 +155,11 @@ class NumPack:
     _core = None
     _open = ()
 
-    def __init__(self, filename, drop_if_exists=False, strict_context_mode=False, warn_no_context=None,
-                 force_gc_on_close=False, *, mode="a", sync="commit", sync_interval_ms=100, busy_timeout=60.0,
-                 segment_size=0, checkpoint_log_size=0, pending_limit=0, bulk_size=0, background=True, network=False):
+    def __init__(self, filename: str | os.PathLike[str], drop_if_exists: bool = False, strict_context_mode: bool = False,
+                 warn_no_context: bool | None = None, force_gc_on_close: bool = False, *, mode: str = "a",
+                 sync: str = "commit", sync_interval_ms: int = 100, busy_timeout: float | None = 60.0,
+                 segment_size: int = 0, checkpoint_log_size: int = 0, pending_limit: int = 0, bulk_size: int = 0,
+                 background: bool = True, network: bool = False) -> None:
         name = os.fspath(filename)
         if not isinstance(name, str):
             raise InvalidTypeError(f"filename must be a str or path-like, not {type(filename).__name__}")
@@ -192,27 +208,27 @@ class NumPack:
     # ---- opening and closing -------------------------------------------------------------------------------
 
     @property
-    def is_opened(self):
+    def is_opened(self) -> bool:
         """Whether the store is open."""
         return self._core is not None
 
     @property
-    def is_closed(self):
+    def is_closed(self) -> bool:
         """Whether the store is not open."""
         return self._core is None
 
     @property
-    def path(self):
+    def path(self) -> Path:
         """The directory, as a Path."""
         from pathlib import Path
         return Path(self._filename)
 
     @property
-    def mode(self):
+    def mode(self) -> str:
         """The mode given to the constructor."""
         return self._mode
 
-    def open(self):
+    def open(self) -> None:
         """Open the store, creating it if the mode allows. Harmless when open.
 
         Raises
@@ -281,7 +297,7 @@ class NumPack:
             raise
         txn.commit(self._sync)
 
-    def close(self, force_gc=None):
+    def close(self, force_gc: bool | None = None) -> None:
         """Close the store. Harmless when closed, or never opened. Arrays taken from it stay valid.
 
         Parameters
@@ -466,7 +482,7 @@ class NumPack:
 
     # ---- writing whole arrays ------------------------------------------------------------------------------
 
-    def save(self, arrays):
+    def save(self, arrays: Mapping[str, ArrayLike]) -> None:
         """Create arrays, or replace them whole, in one transaction. Array attributes are kept.
 
         Parameters
@@ -501,7 +517,7 @@ class NumPack:
 
         self._write(apply, len(prepared) > 1)
 
-    def append(self, arrays, *, casting="safe"):
+    def append(self, arrays: Mapping[str, ArrayLike], *, casting: str = "safe") -> None:
         """Add rows behind arrays, in one transaction. A name that does not exist is created.
 
         Parameters
@@ -549,7 +565,7 @@ class NumPack:
 
         self._write(apply, len(items) > 1)
 
-    def replace(self, arrays, indexes, *, casting="safe"):
+    def replace(self, arrays: Mapping[str, ArrayLike], indexes: Indices, *, casting: str = "safe") -> None:
         """Replace rows of arrays, in one transaction.
 
         Parameters
@@ -598,7 +614,7 @@ class NumPack:
 
         self._write(apply, len(items) > 1)
 
-    def drop(self, array_name, indexes=None):
+    def drop(self, array_name: str | Iterable[str], indexes: Indices | None = None) -> None:
         """Remove arrays, or rows of arrays, in one transaction. Unknown names are ignored.
 
         Without indices the arrays are gone: ``drop(name, None)`` drops the array. With indices those rows go and later
@@ -648,7 +664,7 @@ class NumPack:
         """Whether there is a store that a drop could change; a read-only handle says so itself."""
         return self._mode == "r" or self._reading() is not _EMPTY
 
-    def clone(self, source_name, target_name):
+    def clone(self, source_name: str, target_name: str) -> None:
         """A new array with the same rows; the bytes are shared.
 
         Raises
@@ -663,7 +679,7 @@ class NumPack:
         self._settle([source_name, target_name])
         self._write(lambda txn: txn.clone(source_name, target_name))
 
-    def rename(self, old, new):
+    def rename(self, old: str, new: str) -> None:
         """Give an array another name.
 
         Raises
@@ -685,7 +701,7 @@ class NumPack:
 
         self._write(apply)
 
-    def reset(self):
+    def reset(self) -> None:
         """Drop every array and every attribute, in one transaction."""
         block = self._block()
         if block is not None:
@@ -695,7 +711,7 @@ class NumPack:
 
     # ---- reading -------------------------------------------------------------------------------------------
 
-    def load(self, array_name=None, lazy=False, *, mmap_mode=None):
+    def load(self, array_name: str | None = None, lazy: bool = False, *, mmap_mode: bool | str | None = None) -> Any:
         """Read an array, or all of them.
 
         Parameters
@@ -758,7 +774,7 @@ class NumPack:
                 snapshot.close()
         return {name: source.array_open(name) for name in source.list_arrays()}
 
-    def getitem(self, array_name, indexes):
+    def getitem(self, array_name: str, indexes: Indices) -> np.ndarray:
         """Rows of an array, as a private ndarray; an int gives shape ``(1, ...)``.
 
         Raises
@@ -776,23 +792,23 @@ class NumPack:
             raise ShapeError(f"array {array_name!r}: a 0-d array has no rows", array=array_name)
         return read_rows(array, *resolve(indexes, array.row_count, array_name))
 
-    def get_shape(self, array_name=None):
+    def get_shape(self, array_name: str | None = None) -> Any:
         """The shape of an array; without a name, a dict of all."""
         if array_name is None:
             return {name: array.shape for name, array in self._open_all().items()}
         check_name(array_name)
         return self._array_open(array_name).shape
 
-    def get_dtype(self, array_name):
+    def get_dtype(self, array_name: str) -> np.dtype:
         """The stored dtype of an array."""
         check_name(array_name)
         return decode(self._array_open(array_name).descr, array_name)
 
-    def get_member_list(self):
+    def get_member_list(self) -> list[str]:
         """The names of all arrays, sorted by code point."""
         return self._reading().list_arrays()
 
-    def get_modify_time(self, array_name):
+    def get_modify_time(self, array_name: str) -> int | None:
         """Microseconds since 1970 of the last change of an array; None when there is none of that name."""
         check_name(array_name)
         try:
@@ -800,7 +816,7 @@ class NumPack:
         except NotFoundError:
             return None
 
-    def has_array(self, array_name):
+    def has_array(self, array_name: str) -> bool:
         """Whether there is an array of that name."""
         check_name(array_name)
         try:
@@ -809,7 +825,7 @@ class NumPack:
             return False
         return True
 
-    def stream_load(self, array_name, buffer_size=None):
+    def stream_load(self, array_name: str, buffer_size: int | None = None) -> Iterator[np.ndarray]:
         """Iterate over an array in private batches, all of one moment.
 
         Parameters
@@ -839,7 +855,7 @@ class NumPack:
 
     # ---- mapping of names ----------------------------------------------------------------------------------
 
-    def __contains__(self, array_name):
+    def __contains__(self, array_name: object) -> bool:
         return isinstance(array_name, str) and bool(array_name) and self.has_array(array_name)
 
     def __len__(self):
@@ -848,39 +864,39 @@ class NumPack:
     def __iter__(self):
         return iter(self._reading().list_arrays())
 
-    def __getitem__(self, array_name):
+    def __getitem__(self, array_name: str) -> np.ndarray:
         if not isinstance(array_name, str):
             check_name(array_name)
         return self.load(array_name)
 
-    def __setitem__(self, array_name, value):
+    def __setitem__(self, array_name: str, value: ArrayLike) -> None:
         self.save({array_name: value})
 
-    def __delitem__(self, array_name):
+    def __delitem__(self, array_name: str) -> None:
         check_name(array_name)
         self._settle([array_name], True)
         self._write(lambda txn: txn.drop_array(array_name))
 
-    def keys(self):
+    def keys(self) -> KeysView[str]:
         """The names of all arrays, as a view of one moment."""
         return self.load().keys()
 
-    def values(self):
+    def values(self) -> ValuesView[np.ndarray]:
         """All arrays of one moment, each loaded when reached."""
         return self.load().values()
 
-    def items(self):
+    def items(self) -> ItemsView[str, np.ndarray]:
         """Names and arrays of one moment, each loaded when reached."""
         return self.load().items()
 
-    def get(self, array_name, default=None):
+    def get(self, array_name: str, default: Any = None) -> Any:
         """The array, or `default` when there is none of that name."""
         try:
             return self.load(check_name(array_name))
         except NotFoundError:
             return default
 
-    def array(self, array_name):
+    def array(self, array_name: str) -> ArrayHandle:
         """A live handle of one array: reads see the newest commit.
 
         Returns
@@ -894,7 +910,7 @@ class NumPack:
 
     # ---- transactions --------------------------------------------------------------------------------------
 
-    def transaction(self, *, sync=None):
+    def transaction(self, *, sync: str | None = None) -> Transaction:
         """A block of changes that is there whole or not at all.
 
         Parameters
@@ -914,12 +930,12 @@ class NumPack:
         """
         return Transaction(self, sync)
 
-    def batch_mode(self, memory_limit=None):
+    def batch_mode(self, memory_limit: int | None = None) -> BatchModeContext:
         """A transaction in which ``load`` gives the same array each time and ``save`` marks it for the end."""
         from ._batch import BatchModeContext
         return BatchModeContext(self, memory_limit)
 
-    def writable_batch_mode(self):
+    def writable_batch_mode(self) -> WritableBatchMode:
         """A transaction in which ``load`` gives writable arrays, whose changed rows are committed at the end."""
         from ._batch import WritableBatchMode
         return WritableBatchMode(self)
@@ -932,7 +948,7 @@ class NumPack:
     def _cache_enabled(self):
         return hasattr(self._block(), "_cache")
 
-    def snapshot(self):
+    def snapshot(self) -> Snapshot:
         """Everything as of the newest commit, as a read-only mapping of name to :class:`LazyArray`.
 
         Returns
@@ -971,7 +987,7 @@ class NumPack:
         if self._reading() is not _EMPTY:
             action(self._writable())
 
-    def update(self, array_name):
+    def update(self, array_name: str) -> None:
         """Fold an array: its rows then lie in one file, in one piece. In a transaction: after its commit."""
         if not isinstance(array_name, str):
             if isinstance(array_name, Mapping):
@@ -982,20 +998,20 @@ class NumPack:
         self._array_open(array_name)
         self._upkeep(lambda store: store.compact(array_name))
 
-    def compact(self):
+    def compact(self) -> None:
         """Fold every array. In a transaction: after its commit."""
         self._upkeep(lambda store: store.compact(None))
 
-    def checkpoint(self):
+    def checkpoint(self) -> None:
         """Write a checkpoint, so that the next recovery starts here. In a transaction: after its commit."""
         self._upkeep(lambda store: store.checkpoint())
 
-    def flush(self):
+    def flush(self) -> None:
         """Make every commit durable now, whatever the level."""
         if self._mode != "r" and self._reading() is not _EMPTY:
             (self._core or self._writable()).flush()
 
-    def verify(self):
+    def verify(self) -> list[dict[str, Any]]:
         """Read everything and compare checksums and references.
 
         Returns
@@ -1023,7 +1039,7 @@ class NumPack:
                                row=first["first_row"] if first["first_row"] >= 0 else None, findings=findings)
         return []
 
-    def stats(self):
+    def stats(self) -> dict[str, Any]:
         """Gauges and counters of the store as a dict, with the pending rows of each array."""
         self._reading()
         if self._core is None:
@@ -1032,11 +1048,11 @@ class NumPack:
         result["pending_rows"] = {name: array.pending_row_count for name, array in self._open_all().items()}
         return result
 
-    def get_io_stats(self):
+    def get_io_stats(self) -> dict[str, Any]:
         """As :meth:`stats`."""
         return self.stats()
 
-    def get_metadata(self):
+    def get_metadata(self) -> dict[str, Any]:
         """Shape, dtype, size and times of every array, as a dict."""
         arrays = {}
         for name, array in self._open_all().items():
@@ -1054,7 +1070,7 @@ class NumPack:
         return {"arrays": arrays, "base_dir": self._filename, "total_arrays": len(arrays)}
 
     @property
-    def lsn(self):
+    def lsn(self) -> tuple[int, int]:
         """``(epoch, lsn)`` of the newest commit that this process sees."""
         self._reading()
         return (0, 0) if self._core is None else self._core.position()
@@ -1151,7 +1167,7 @@ class ArrayHandle:
         self._name = name
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The name of the array."""
         return self._name
 
@@ -1182,13 +1198,13 @@ class ArrayHandle:
     def __setitem__(self, key, value):
         self._npk.replace({self._name: value}, key)
 
-    def append(self, rows, *, casting="safe"):
+    def append(self, rows: ArrayLike, *, casting: str = "safe") -> None:
         """Add rows behind the array."""
         if not self._npk.has_array(self._name):
             raise NotFoundError(f"array {self._name!r}: there is no such array", array=self._name)
         self._npk.append({self._name: rows}, casting=casting)
 
-    def drop(self, indexes=None):
+    def drop(self, indexes: Indices | None = None) -> None:
         """Remove rows; without indices, the array."""
         self._npk.drop(self._name, indexes)
 
@@ -1225,7 +1241,7 @@ class Snapshot(Mapping):
         return ReadOnlyAttributes(self._source().list_attrs(name))
 
     @property
-    def lsn(self):
+    def lsn(self) -> tuple[int, int]:
         """``(epoch, lsn)`` of the state."""
         source = self._source()
         return source.position() if source is _EMPTY else source.position

@@ -4,10 +4,16 @@ A transaction belongs to the thread and to the `contextvars` context that opened
 context by the one thing Python tells about it: a token of a ContextVar can be reset only in the context that made it.
 """
 
+from __future__ import annotations
+
 import contextvars
 from _thread import get_ident
 
 from ._errors import InvalidArgumentError, WrongUseError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._store import NumPack
 
 SYNC_LEVELS = {"commit": 0, "interval": 1, "never": 2}
 
@@ -53,7 +59,7 @@ class Transaction:
 
     _inherited = []
 
-    def __init__(self, npk, sync=None):
+    def __init__(self, npk: NumPack, sync: str | None = None) -> None:
         self._npk = npk
         self._sync = npk._sync if sync is None else check_sync(sync)
         self._core = None
@@ -226,7 +232,7 @@ class Transaction:
 
     # ---- for users -----------------------------------------------------------------------------------------
 
-    def rollback(self):
+    def rollback(self) -> None:
         """Undo the block at once; further calls in it raise.
 
         Raises

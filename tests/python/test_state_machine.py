@@ -235,5 +235,5 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=int(os.environ.get("NUMPACK_EXAMPLES", "40")), stateful_step_count=40, deadline=None,
+TestStore.settings = settings(max_examples=int(os.environ.get("NUMPACK_EXAMPLES", "120")), stateful_step_count=40, deadline=None,
                               suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
