@@ -980,12 +980,19 @@ class NumPack:
             txn = self._current()
             if txn is not None:
                 txn._usable()
-                txn._after.append(lambda: action(self._core))
+                txn._after.append(lambda: self._upkeep_after(action))
                 return
         if self._mode == "r":
             self._writable()
         if self._reading() is not _EMPTY:
             action(self._writable())
+
+    def _upkeep_after(self, action):
+        """What was asked for in a transaction; the array may be gone again, or have been rolled back."""
+        try:
+            action(self._core)
+        except NotFoundError:
+            pass
 
     def update(self, array_name: str) -> None:
         """Fold an array: its rows then lie in one file, in one piece. In a transaction: after its commit."""

@@ -324,6 +324,19 @@ def test_upkeep_inside_happens_after_the_commit(npk):
     assert npk.stats()["pending_rows"]["a"] == 0 and npk.load("a")[0] == 5
 
 
+def test_upkeep_of_an_array_that_the_transaction_then_drops(npk):
+    npk.save({"a": [1]})
+    with npk.transaction() as txn:
+        npk.update("a")
+        npk.drop("a")
+        with pytest.raises(ZeroDivisionError):
+            with npk.transaction():
+                npk.save({"b": [1]})
+                npk.update("b")
+                1 / 0
+    assert txn.lsn == npk.lsn and len(npk) == 0
+
+
 # ---- attributes --------------------------------------------------------------------------------------------
 
 def test_attributes_hold_json_values(npk):
