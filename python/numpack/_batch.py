@@ -110,8 +110,8 @@ class WritableBatchMode(Transaction):
                 continue
             source = as_array(value, name)
             if source.shape != target.shape or source.dtype != target.dtype:
-                raise ShapeError(f"array {name!r}: {source.dtype} of shape {source.shape} cannot be saved in a writable "
-                                 f"batch into {target.dtype} of shape {target.shape}", array=name)
+                raise ShapeError(f"array {name!r}: {source.dtype} of shape {source.shape} cannot be saved in a "
+                                 f"writable batch into {target.dtype} of shape {target.shape}", array=name)
             target[...] = source
 
     def _settle(self, names, goes):

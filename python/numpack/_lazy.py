@@ -213,7 +213,8 @@ class LazyArray(Exporter):
 
     def _export_buffer(self):
         if self._array.piece_count > 1:
-            raise BufferError(f"array {self._array.name!r}: the rows do not lie in one piece; use np.asarray or compact()")
+            raise BufferError(f"array {self._array.name!r}: the rows do not lie in one piece; use np.asarray or "
+                              "compact()")
         if not _exportable(self.dtype):
             raise BufferError(f"array {self._array.name!r}: dtype {self.dtype} cannot be exported as a buffer; use "
                               "np.asarray")
@@ -418,8 +419,8 @@ class _OuterIndex:
             raise IndexError("an index can only have a single ellipsis ('...')")
         missing = lazy.ndim - (len(keys) - len(dots))
         if missing < 0:
-            raise IndexError(f"too many indices for array: array is {lazy.ndim}-dimensional, but {len(keys) - len(dots)} "
-                             "were indexed")
+            raise IndexError(f"too many indices for array: array is {lazy.ndim}-dimensional, but "
+                             f"{len(keys) - len(dots)} were indexed")
         if dots:
             keys[dots[0]:dots[0] + 1] = [slice(None)] * missing
         result = lazy._ndarray()
@@ -433,7 +434,8 @@ class _OuterIndex:
                     if item.size == 0 and item.dtype.kind == "f":
                         item = item.astype(np.intp)
                     if item.ndim != 1 or item.dtype.kind not in "biu":
-                        raise IndexError("oindex takes integers, slices and 1-D arrays of integers or booleans") from None
+                        raise IndexError("oindex takes integers, slices and 1-D arrays of integers or "
+                                         "booleans") from None
             result = result[(slice(None),) * axis + (item,)]
         return _private(result)
 

@@ -155,11 +155,12 @@ class NumPack:
     _core = None
     _open = ()
 
-    def __init__(self, filename: str | os.PathLike[str], drop_if_exists: bool = False, strict_context_mode: bool = False,
-                 warn_no_context: bool | None = None, force_gc_on_close: bool = False, *, mode: str = "a",
-                 sync: str = "commit", sync_interval_ms: int = 100, busy_timeout: float | None = 60.0,
-                 segment_size: int = 0, checkpoint_log_size: int = 0, pending_limit: int = 0, bulk_size: int = 0,
-                 background: bool = True, network: bool = False) -> None:
+    def __init__(self, filename: str | os.PathLike[str], drop_if_exists: bool = False,
+                 strict_context_mode: bool = False, warn_no_context: bool | None = None,
+                 force_gc_on_close: bool = False, *, mode: str = "a", sync: str = "commit",
+                 sync_interval_ms: int = 100, busy_timeout: float | None = 60.0, segment_size: int = 0,
+                 checkpoint_log_size: int = 0, pending_limit: int = 0, bulk_size: int = 0, background: bool = True,
+                 network: bool = False) -> None:
         name = os.fspath(filename)
         if not isinstance(name, str):
             raise InvalidTypeError(f"filename must be a str or path-like, not {type(filename).__name__}")
@@ -424,8 +425,8 @@ class NumPack:
         if core is None or self._guarded:
             self._check_usable()
             if self._forked:
-                raise WrongUseError(f"store {self._filename!r}: the handle was inherited through fork and can only read; "
-                                    "close() and open() it in this process")
+                raise WrongUseError(f"store {self._filename!r}: the handle was inherited through fork and can only "
+                                    "read; close() and open() it in this process")
             if core is None:
                 if self._mode == "r":
                     self._open_core(create=False)

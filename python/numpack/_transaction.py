@@ -1,7 +1,8 @@
 """Transactions: who owns them, how they nest, how they end.
 
-A transaction belongs to the thread and to the `contextvars` context that opened it. The thread is compared by number; the
-context by the one thing Python tells about it: a token of a ContextVar can be reset only in the context that made it.
+A transaction belongs to the thread and to the `contextvars` context that opened it. The thread is compared by number;
+the context by the one thing Python tells about it: a token of a ContextVar can be reset only in the context that made
+it.
 """
 
 from __future__ import annotations

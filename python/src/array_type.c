@@ -4,7 +4,7 @@
 #include "module.h"
 
 typedef struct array_object {
-    PyObject_HEAD
+    PyObject ob_base; /* what PyObject_HEAD says */
     npk_array *array;
     const npk_array_info *info; /* owned by array */
     PyObject *shape;            /* tuple with the row axis; () for a 0-d array */
@@ -67,8 +67,7 @@ static PyObject *array_read(PyObject *object, PyObject *args)
     unsigned long long first, count;
     PyObject *target;
     Py_buffer out;
-    if (!PyArg_ParseTuple(args, "KKO", &first, &count, &target) ||
-        PyObject_GetBuffer(target, &out, PyBUF_WRITABLE) < 0)
+    if (!PyArg_ParseTuple(args, "KKO", &first, &count, &target) || PyObject_GetBuffer(target, &out, PyBUF_WRITABLE) < 0)
         return NULL;
     PyObject *result = NULL;
     if (check_room(self, &out, count) == 0) {
@@ -87,7 +86,8 @@ static PyObject *array_gather(PyObject *object, PyObject *args)
     array_object *self = (array_object *)object;
     PyObject *row_numbers, *target;
     Py_buffer rows, out;
-    if (!PyArg_ParseTuple(args, "OO", &row_numbers, &target) || PyObject_GetBuffer(row_numbers, &rows, PyBUF_SIMPLE) < 0)
+    if (!PyArg_ParseTuple(args, "OO", &row_numbers, &target) ||
+        PyObject_GetBuffer(row_numbers, &rows, PyBUF_SIMPLE) < 0)
         return NULL;
     if (PyObject_GetBuffer(target, &out, PyBUF_WRITABLE) < 0) {
         PyBuffer_Release(&rows);
@@ -117,8 +117,8 @@ static PyObject *array_map(PyObject *object, PyObject *args)
     npk_region *region = NULL;
     npk_error err = {.row = -1};
     PyThreadState *outer = core_enter();
-    npk_status status = npk_array_map(self->array, first, count, writable ? NPK_MAP_COPY_ON_WRITE : NPK_MAP_READ,
-                                      &region, &err);
+    npk_status status =
+        npk_array_map(self->array, first, count, writable ? NPK_MAP_COPY_ON_WRITE : NPK_MAP_READ, &region, &err);
     core_leave(outer);
     if (status != NPK_OK)
         return raise_core_error(state_of(object), status, &err);
@@ -172,7 +172,9 @@ static PyObject *array_number(PyObject *object, void *closure)
     return PyLong_FromUnsignedLongLong(value);
 }
 
+/* clang-format off */
 #define NUMBER(member, doc) {#member, array_number, NULL, doc, (void *)offsetof(npk_array_info, member)}
+/* clang-format on */
 
 static PyGetSetDef array_getset[] = {
     {"name", array_name, NULL, "name when opened", NULL},
@@ -193,7 +195,8 @@ static PyGetSetDef array_getset[] = {
 
 static PyMethodDef array_methods[] = {
     {"read", array_read, METH_VARARGS, "read(first, count, out)\n--\n\nCopy rows into a writable buffer."},
-    {"gather", array_gather, METH_VARARGS, "gather(rows, out)\n--\n\nCopy the rows with these int64 numbers, in order."},
+    {"gather", array_gather, METH_VARARGS,
+     "gather(rows, out)\n--\n\nCopy the rows with these int64 numbers, in order."},
     {"map", array_map, METH_VARARGS, "map(first, count, writable)\n--\n\nRows as memory, read-only or copy-on-write."},
     {"load", array_load, METH_NOARGS, "load()\n--\n\nAll rows in private memory."},
     {NULL, NULL, 0, NULL},

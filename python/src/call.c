@@ -1,8 +1,8 @@
 /* call.c - leaving the interpreter for the core and coming back. */
 #include "module.h"
 
-/* The interpreter's state of this thread while it is inside the core, else NULL: how the interrupt function knows that it
- * was called from a Python thread, and which. Guarded by being the thread's own. */
+/* The interpreter's state of this thread while it is inside the core, else NULL: how the interrupt function knows that
+ * it was called from a Python thread, and which. Guarded by being the thread's own. */
 static _Thread_local PyThreadState *inside;
 
 PyThreadState *core_enter(void)

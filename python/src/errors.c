@@ -26,8 +26,8 @@ PyObject *raise_core_error(module_state *state, npk_status status, const npk_err
     PyObject *message = text_object(err->message[0] ? err->message : npk_status_meaning(status));
     PyObject *array = text_object(err->array);
     if (message != NULL && array != NULL)
-        exception = PyObject_CallFunction(state->from_core, "sOiOLK", npk_status_kind(status), message,
-                                          err->sys_errno, array, (long long)err->row, (unsigned long long)err->lsn);
+        exception = PyObject_CallFunction(state->from_core, "sOiOLK", npk_status_kind(status), message, err->sys_errno,
+                                          array, (long long)err->row, (unsigned long long)err->lsn);
     Py_XDECREF(message);
     Py_XDECREF(array);
     if (exception != NULL) {

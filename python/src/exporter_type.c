@@ -12,7 +12,8 @@ static int exporter_getbuffer(PyObject *self, Py_buffer *view, int flags)
     Py_DECREF(source); /* view->obj keeps what it needs */
     if (result < 0 && PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyErr_Clear();
-        PyErr_SetString(PyExc_BufferError, "the rows of a lazy array cannot be exported in this way (they are read-only)");
+        PyErr_SetString(PyExc_BufferError,
+                        "the rows of a lazy array cannot be exported in this way (they are read-only)");
     }
     return result;
 }

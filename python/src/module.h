@@ -45,7 +45,7 @@ typedef struct module_state {
     PyTypeObject *array_type;
     PyTypeObject *region_type;
     PyTypeObject *exporter_type;
-    PyObject *from_core;   /* numpack._errors.from_core, imported at the first error */
+    PyObject *from_core; /* numpack._errors.from_core, imported at the first error */
 } module_state;
 
 /* The state of the module that created the type of self. */
@@ -77,8 +77,8 @@ void core_leave(PyThreadState *outer);
 /* The npk_options.interrupt: runs signal handlers when the calling thread is a Python thread inside the core. */
 int core_interrupt(void *context);
 
-/* errors.c: sets the exception for a failed call and returns NULL. An exception that is already set (a signal handler's)
- * stays. After a successful call, finish_call returns -1 if an exception was left by a signal handler, else 0. */
+/* errors.c: sets the exception for a failed call and returns NULL. An exception that is already set (that of a signal
+ * handler) stays. */
 PyObject *raise_core_error(module_state *state, npk_status status, const npk_error *err);
 /* Set the exception for a failure found in this extension. */
 PyObject *raise_status(module_state *state, npk_status status, const char *message);

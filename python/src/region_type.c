@@ -1,9 +1,9 @@
-/* region_type.c - rows in memory as a one-dimensional buffer of bytes. An ndarray made over it keeps it, and with it the
- * mapping, alive by reference count. */
+/* region_type.c - rows in memory as a one-dimensional buffer of bytes. An ndarray made over it keeps it, and with it
+ * the mapping, alive by reference count. */
 #include "module.h"
 
 typedef struct region_object {
-    PyObject_HEAD
+    PyObject ob_base; /* what PyObject_HEAD says */
     npk_region *region;
     int read_only;
 } region_object;

@@ -2,7 +2,7 @@
 #include "module.h"
 
 typedef struct snapshot_object {
-    PyObject_HEAD
+    PyObject ob_base;       /* what PyObject_HEAD says */
     npk_snapshot *snapshot; /* NULL once closed */
     int users;              /* calls inside the core now; guarded by the GIL */
     int closing;            /* close asked for while users > 0: the last user releases */

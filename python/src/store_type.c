@@ -6,7 +6,7 @@
 #include "module.h"
 
 typedef struct store_object {
-    PyObject_HEAD
+    PyObject ob_base; /* what PyObject_HEAD says */
     npk_store *store; /* NULL once closed */
     int users;        /* calls inside the core now; guarded by the GIL */
     int closing;      /* a close waits for them: no new ones */
@@ -14,9 +14,19 @@ typedef struct store_object {
 
 PyObject *store_open(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"path",          "mode",      "sync",    "sync_interval_ms", "busy_timeout_ms",
-                            "segment_size",  "checkpoint_log_size",  "pending_limit",    "bulk_size",
-                            "no_background", "network",   "program", NULL};
+    static char *names[] = {"path",
+                            "mode",
+                            "sync",
+                            "sync_interval_ms",
+                            "busy_timeout_ms",
+                            "segment_size",
+                            "checkpoint_log_size",
+                            "pending_limit",
+                            "bulk_size",
+                            "no_background",
+                            "network",
+                            "program",
+                            NULL};
     module_state *state = PyModule_GetState(module);
     PyObject *path_bytes = NULL;
     int mode = NPK_MODE_CREATE, sync = NPK_SYNC_COMMIT, no_background = 0, network = 0;
@@ -127,7 +137,8 @@ static PyObject *store_close(PyObject *object, PyObject *unused)
     for (int waited_ms = 0; self->users > 0; waited_ms++) {
         if (waited_ms == 10000) {
             self->closing = 0;
-            return raise_status(state_of(object), NPK_MISUSE, "cannot close the store: another thread is inside a call");
+            return raise_status(state_of(object), NPK_MISUSE,
+                                "cannot close the store: another thread is inside a call");
         }
         PyThreadState *outer = core_enter();
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
@@ -187,17 +198,36 @@ static PyObject *store_compact(PyObject *object, PyObject *args)
 }
 
 /* One number of npk_stats per name, found by its offset. */
+/* clang-format off */
 #define STAT(member) {#member, offsetof(npk_stats, member)}
+/* clang-format on */
 static const struct {
     const char *name;
     size_t offset;
 } stats_numbers[] = {
-    STAT(durable_lsn),       STAT(checkpoint_lsn),   STAT(log_size),        STAT(log_segment_count),
-    STAT(log_file_size),     STAT(pending_size),     STAT(pending_row_count), STAT(column_file_count),
-    STAT(column_file_size),  STAT(dead_file_count),  STAT(array_count),     STAT(pin_lsn),
-    STAT(commits),           STAT(syncs),            STAT(bytes_logged),    STAT(bytes_folded),
-    STAT(folds),             STAT(checkpoints),      STAT(reclaims),        STAT(segment_rolls),
-    STAT(recoveries),        STAT(last_fold_us),     STAT(last_checkpoint_us),
+    STAT(durable_lsn),
+    STAT(checkpoint_lsn),
+    STAT(log_size),
+    STAT(log_segment_count),
+    STAT(log_file_size),
+    STAT(pending_size),
+    STAT(pending_row_count),
+    STAT(column_file_count),
+    STAT(column_file_size),
+    STAT(dead_file_count),
+    STAT(array_count),
+    STAT(pin_lsn),
+    STAT(commits),
+    STAT(syncs),
+    STAT(bytes_logged),
+    STAT(bytes_folded),
+    STAT(folds),
+    STAT(checkpoints),
+    STAT(reclaims),
+    STAT(segment_rolls),
+    STAT(recoveries),
+    STAT(last_fold_us),
+    STAT(last_checkpoint_us),
 };
 
 /* Puts value, whose reference it takes, into dict. */
@@ -324,7 +354,8 @@ static PyObject *store_begin(PyObject *object, PyObject *timeout)
     if (store == NULL)
         return NULL;
     npk_txn *txn = NULL;
-    npk_status status = npk_txn_begin(store, timeout_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)timeout_ms, &txn, &call.err);
+    npk_status status =
+        npk_txn_begin(store, timeout_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)timeout_ms, &txn, &call.err);
     if (call_end(&call, status) < 0) {
         if (status == NPK_OK)
             npk_txn_abort(txn); /* a signal handler raised just after the lock was had */

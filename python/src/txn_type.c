@@ -3,10 +3,10 @@
 #include "module.h"
 
 typedef struct txn_object {
-    PyObject_HEAD
-    npk_txn *txn;    /* NULL once finished */
-    PyObject *store; /* keeps the store open for as long as the transaction is */
-    int busy;        /* a call is inside the core; guarded by the GIL */
+    PyObject ob_base; /* what PyObject_HEAD says */
+    npk_txn *txn;     /* NULL once finished */
+    PyObject *store;  /* keeps the store open for as long as the transaction is */
+    int busy;         /* a call is inside the core; guarded by the GIL */
 } txn_object;
 
 PyObject *txn_object_new(module_state *state, PyObject *store, npk_txn *txn)
@@ -246,8 +246,8 @@ static PyObject *txn_drop_rows(PyObject *object, PyObject *args)
     npk_txn *txn = call_begin(&call, object);
     PyObject *result = NULL;
     if (txn != NULL)
-        result = call_end(&call, npk_txn_drop_rows(txn, name, (uint64_t)rows.len / sizeof(int64_t), rows.buf,
-                                                   &call.err));
+        result =
+            call_end(&call, npk_txn_drop_rows(txn, name, (uint64_t)rows.len / sizeof(int64_t), rows.buf, &call.err));
     PyBuffer_Release(&rows);
     return result;
 }
