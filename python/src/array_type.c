@@ -194,11 +194,12 @@ static PyGetSetDef array_getset[] = {
 };
 
 static PyMethodDef array_methods[] = {
-    {"read", array_read, METH_VARARGS, "read(first, count, out)\n--\n\nCopy rows into a writable buffer."},
+    {"read", array_read, METH_VARARGS, "read($self, first, count, out, /)\n--\n\nCopy rows into a writable buffer."},
     {"gather", array_gather, METH_VARARGS,
-     "gather(rows, out)\n--\n\nCopy the rows with these int64 numbers, in order."},
-    {"map", array_map, METH_VARARGS, "map(first, count, writable)\n--\n\nRows as memory, read-only or copy-on-write."},
-    {"load", array_load, METH_NOARGS, "load()\n--\n\nAll rows in private memory."},
+     "gather($self, rows, out, /)\n--\n\nCopy the rows with these int64 numbers, in order."},
+    {"map", array_map, METH_VARARGS,
+     "map($self, first, count, writable, /)\n--\n\nRows as memory, read-only or copy-on-write."},
+    {"load", array_load, METH_NOARGS, "load($self, /)\n--\n\nAll rows in private memory."},
     {NULL, NULL, 0, NULL},
 };
 

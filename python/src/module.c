@@ -17,10 +17,12 @@ static PyObject *drop_index(PyObject *module, PyObject *path)
 
 static PyMethodDef module_methods[] = {
     {"open_store", (PyCFunction)(void (*)(void))store_open, METH_VARARGS | METH_KEYWORDS,
-     "open_store(path, mode=2, sync=0, sync_interval_ms=0, busy_timeout_ms=0, segment_size=0, checkpoint_log_size=0, "
+     "open_store($module, path, mode=2, sync=0, sync_interval_ms=0, busy_timeout_ms=0, segment_size=0, "
+     "checkpoint_log_size=0, "
      "pending_limit=0, bulk_size=0, no_background=False, network=False, program=None)\n--\n\nOpen a store; 0 is the "
      "default everywhere."},
-    {"drop_index", drop_index, METH_O, "drop_index(path)\n--\n\nRemove the index so that the next open rebuilds it."},
+    {"drop_index", drop_index, METH_O,
+     "drop_index($module, path, /)\n--\n\nRemove the index so that the next open rebuilds it."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -114,10 +114,11 @@ static PyGetSetDef snapshot_getset[] = {
 };
 
 static PyMethodDef snapshot_methods[] = {
-    {"array_open", snapshot_array_open, METH_O, "array_open(name)\n--\n\nThe array in this state."},
-    {"list_arrays", snapshot_list_arrays, METH_NOARGS, "list_arrays()\n--\n\nNames in byte order."},
-    {"list_attrs", snapshot_list_attrs, METH_O, "list_attrs(array)\n--\n\nDict of key to bytes; None: the store's."},
-    {"close", snapshot_close, METH_NOARGS, "close()\n--\n\nGive the pin back."},
+    {"array_open", snapshot_array_open, METH_O, "array_open($self, name, /)\n--\n\nThe array in this state."},
+    {"list_arrays", snapshot_list_arrays, METH_NOARGS, "list_arrays($self, /)\n--\n\nNames in byte order."},
+    {"list_attrs", snapshot_list_attrs, METH_O,
+     "list_attrs($self, array, /)\n--\n\nDict of key to bytes; None: the store's."},
+    {"close", snapshot_close, METH_NOARGS, "close($self, /)\n--\n\nGive the pin back."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -438,18 +438,19 @@ static PyGetSetDef store_getset[] = {
 };
 
 static PyMethodDef store_methods[] = {
-    {"close", store_close, METH_NOARGS, "close()\n--\n\nGive the handle back."},
-    {"position", store_position, METH_NOARGS, "position()\n--\n\n(epoch, lsn) of the newest commit."},
-    {"flush", store_flush, METH_NOARGS, "flush()\n--\n\nMake every commit durable now."},
-    {"checkpoint", store_checkpoint, METH_NOARGS, "checkpoint()\n--\n\nWrite a checkpoint now."},
-    {"compact", store_compact, METH_VARARGS, "compact(name)\n--\n\nFold one array, or all (None)."},
-    {"stats", store_stats, METH_NOARGS, "stats()\n--\n\nDict of gauges and counters."},
-    {"verify", store_verify, METH_NOARGS, "verify()\n--\n\nList of findings and a message or None."},
-    {"begin", store_begin, METH_O, "begin(timeout_ms)\n--\n\nTake the writer lock and begin a transaction."},
-    {"snapshot", store_snapshot, METH_NOARGS, "snapshot()\n--\n\nThe newest committed state, pinned."},
-    {"array_open", store_array_open, METH_O, "array_open(name)\n--\n\nThe array as of the newest commit."},
-    {"list_arrays", store_list_arrays, METH_NOARGS, "list_arrays()\n--\n\nNames in byte order."},
-    {"list_attrs", store_list_attrs, METH_O, "list_attrs(array)\n--\n\nDict of key to bytes; None: the store's."},
+    {"close", store_close, METH_NOARGS, "close($self, /)\n--\n\nGive the handle back."},
+    {"position", store_position, METH_NOARGS, "position($self, /)\n--\n\n(epoch, lsn) of the newest commit."},
+    {"flush", store_flush, METH_NOARGS, "flush($self, /)\n--\n\nMake every commit durable now."},
+    {"checkpoint", store_checkpoint, METH_NOARGS, "checkpoint($self, /)\n--\n\nWrite a checkpoint now."},
+    {"compact", store_compact, METH_VARARGS, "compact($self, name, /)\n--\n\nFold one array, or all (None)."},
+    {"stats", store_stats, METH_NOARGS, "stats($self, /)\n--\n\nDict of gauges and counters."},
+    {"verify", store_verify, METH_NOARGS, "verify($self, /)\n--\n\nList of findings and a message or None."},
+    {"begin", store_begin, METH_O, "begin($self, timeout_ms, /)\n--\n\nTake the writer lock and begin a transaction."},
+    {"snapshot", store_snapshot, METH_NOARGS, "snapshot($self, /)\n--\n\nThe newest committed state, pinned."},
+    {"array_open", store_array_open, METH_O, "array_open($self, name, /)\n--\n\nThe array as of the newest commit."},
+    {"list_arrays", store_list_arrays, METH_NOARGS, "list_arrays($self, /)\n--\n\nNames in byte order."},
+    {"list_attrs", store_list_attrs, METH_O,
+     "list_attrs($self, array, /)\n--\n\nDict of key to bytes; None: the store's."},
     {NULL, NULL, 0, NULL},
 };
 
