@@ -150,6 +150,7 @@ static void repair(outcome *result, recover_report *report, const arguments *giv
         if (recover_copy_aside(given->path, result->copied_to, sizeof result->copied_to, message, sizeof message)) {
             err.status = NPK_IO;
             snprintf(err.message, sizeof err.message, "%s", message);
+            result->copied_to[0] = 0; /* what is there is not whole */
             fail(result, "copy aside", &err);
             return;
         }

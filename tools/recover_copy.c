@@ -39,12 +39,12 @@ static int copy_bytes(int from, int to)
     return fsync(to);
 }
 
-/* Links are not followed and only regular files count, as everywhere in the store. */
+/* Links are not followed and only regular files count, as everywhere in the store: anything else is no part of it. */
 static int copy_file(int from_directory, int to_directory, const char *name)
 {
     int from = openat(from_directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (from < 0)
-        return -1;
+        return errno == ELOOP ? 0 : -1;
     int result = -1, to = -1;
     struct stat status;
     if (fstat(from, &status))

@@ -147,7 +147,7 @@ class Demo:
             raise Failure(f"npk-recover: exit status {run.returncode}: {run.stderr.strip()} {report['store']}")
         return run.returncode, report
 
-    def judge(self, seen):
+    def judge(self, seen, pause):
         """Compare npk-recover's report with the marker; returns (verdict, batches found, in the log-to-publish window)."""
         status, report = self.inspect()
         acknowledged = seen["acknowledged"]
@@ -169,9 +169,9 @@ class Demo:
                 found = batches
         if found is None:
             raise Failure(f"{acknowledged} batches acknowledged, but the store has {rows}")
-        # The batch is in the log, yet commit had not returned: killed between log append and publish. (The pause makes the
-        # window all but the whole of the commit; what is left is the return from publishing itself.)
-        window = seen["phase"] == IN_COMMIT and found == acknowledged + 1
+        # The batch is in the log, yet commit had not returned: killed between log append and publish. Counted only in lives
+        # that hold this window open: elsewhere the commit could as well have been just behind publishing.
+        window = pause and seen["phase"] == IN_COMMIT and found == acknowledged + 1
         return f"{store['verdict']}: {store['reason']}" if store["reason"] else store["verdict"], found, window
 
     # ---- the whole
@@ -181,7 +181,7 @@ class Demo:
             if len(self.kills) >= 80:
                 raise Failure("80 kills, and still not everything has happened")
             seen, delay, pause = self.life()
-            verdict, found, window = self.judge(seen)
+            verdict, found, window = self.judge(seen, pause)
             inside = seen["phase"] in (IN_TRANSACTION, IN_COMMIT)
             self.kills.append((time.monotonic() - self.began, found * BATCH, inside))
             self.counts["kills"] += 1
