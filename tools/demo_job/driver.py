@@ -261,7 +261,7 @@ class Demo:
                 axes.plot(*zip(*points), "x", color=color, label=label)
         axes.set_xlabel("seconds")
         axes.set_ylabel("rows committed")
-        axes.set_title(f"{len(self.kills)} kills, no row lost or doubled (seed {self.seed})")
+        axes.set_title(f"ingestion under {len(self.kills)} kills (seed {self.seed})")
         axes.legend()
         axes.grid(alpha=0.3)
         self.plot.parent.mkdir(parents=True, exist_ok=True)
