@@ -76,7 +76,7 @@ typedef struct npk_wal_options {
 /* Take over the open directory "wal" (closed by npk_wal_close). Reads nothing yet. */
 npk_status npk_wal_open(npk_file *directory, const npk_wal_options *options, npk_wal **wal, npk_error *err);
 void npk_wal_close(npk_wal *wal);
-/* Create the first segment of a new store, durable with its name, and describe its end. */
+/* Create the first segment of a new store, durable with its name, and describe its end. EXISTS when the log holds records. */
 npk_status npk_wal_create(npk_wal *wal, npk_wal_end *end, npk_error *err);
 
 /* Segment seq for reading, from a small cache. Thread-safe. CORRUPT when missing or its header does not fit. */
@@ -131,7 +131,9 @@ npk_status npk_wal_cut(npk_wal *wal, const npk_wal_scan *scan, npk_wal_end *end,
 /* Is anything behind end: a non-zero byte where the next record's header would be, or a later segment? Cheap: asked by each new writer. */
 npk_status npk_wal_has_tail(npk_wal *wal, const npk_wal_end *end, bool *has_tail, npk_error *err);
 
-/* Check every record of every segment that is there, from the oldest on. Each finding names a byte range of a segment. */
+/* Check every record of every segment that is there, from the oldest on, up to until_lsn (0: as far as records go; a torn tail is no finding
+ * then). Each finding names a byte range of a segment. Segments that are not there are no finding: a reclaim may have been interrupted, and
+ * a scan proves the chain from the checkpoint on. progress (may be NULL): non-zero stops with INTERRUPTED. */
 npk_status npk_wal_verify(npk_wal *wal, uint64_t until_lsn,
                           void (*report)(void *context, uint64_t seq, uint64_t offset, uint64_t size, uint64_t lsn,
                                          const char *reason),
@@ -144,11 +146,16 @@ npk_status npk_wal_start(npk_wal *wal, const npk_wal_end *end, npk_error *err);
 
 /* Append a record to the buffer and say where it will lie. Data is tried with lz4 when pack is true. When the record does not fit into the
  * current segment the log rolls (buffered records are written first). When the buffer is above 4 MiB it is written out (not synced).
- * watermark: the durable LSN known now. INVALID when it is too large for a segment; nothing is changed then.
- * After any other error the log is in doubt: only npk_wal_scan_log + npk_wal_cut + npk_wal_start make it usable. */
+ * watermark: the durable LSN known now, at most the end. INVALID when the record is too large for a segment or the watermark lies
+ * behind the end; nothing is changed then. NO_MEMORY, and NO_SPACE where no next segment can be made, append nothing and may leave
+ * the log usable: npk_wal_in_doubt says so, and npk_wal_undo then still works (room for its record is kept in each segment).
+ * After any other error the log is in doubt: only npk_wal_scan_log + npk_wal_cut + npk_wal_start make it usable, and everything that
+ * writes returns POISONED until then. */
 npk_status npk_wal_append(npk_wal *wal, uint8_t type, uint64_t transaction, uint64_t watermark, const void *meta,
                           size_t meta_size, const void *data, size_t data_size, bool pack, npk_wal_place *place,
                           npk_error *err);
+/* Did a write or sync fail since npk_wal_start, in whatever thread? Thread-safe. */
+bool npk_wal_in_doubt(const npk_wal *wal);
 /* Largest meta + data that surely fits into one record of the current segment size. */
 size_t npk_wal_payload_max(const npk_wal *wal);
 /* Where the next record goes / up to where records were written to the file. written <= end. */
@@ -159,7 +166,7 @@ npk_status npk_wal_write(npk_wal *wal, npk_error *err);
 /* Write the buffer, then one fdatasync of the current segment. */
 npk_status npk_wal_sync(npk_wal *wal, npk_error *err);
 /* Forget buffered records at or behind lsn, which was the end at an earlier time. When some of them were already written, the
- * rest is forgotten and a void record [lsn, here) is appended. */
+ * rest is forgotten and a void record [lsn, here) is appended. MISUSE when lsn was never the end; nothing is changed then. */
 npk_status npk_wal_undo(npk_wal *wal, uint64_t lsn, uint64_t transaction, uint64_t watermark, npk_error *err);
 
 /* Sync segment seq up to what is in it, from any thread, without the writer lock (interval level). One sync, never retried. */

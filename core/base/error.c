@@ -27,7 +27,7 @@ const char *npk_status_meaning(npk_status status)
     return (unsigned)status < NPK_STATUS_COUNT ? meanings[status] : "unknown status";
 }
 
-static void fill(npk_error *err, npk_status status, int sys_errno, const char *format, va_list arguments)
+static void NPK_PRINTF(4, 0) fill(npk_error *err, npk_status status, int sys_errno, const char *format, va_list arguments)
 {
     err->status = status;
     err->sys_errno = sys_errno;

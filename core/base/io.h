@@ -6,7 +6,8 @@
  *
  * Conventions: a function returns 0 or a positive errno value. Offsets and sizes are bytes. An npk_file is an open file or
  * directory; its layout belongs to the implementation. Names are single path components relative to an open directory,
- * except for open_root. Nothing follows symbolic links; only regular files and directories are opened.
+ * except for open_root, whose path is the user's own and may lead through links. Nothing else follows symbolic links; only
+ * regular files and directories are opened (a FIFO, socket or device: EINVAL; a link: ELOOP).
  *
  * Rules the callers keep: a sync is never retried; files are never truncated; LOCK order is in core/README.md.
  */

@@ -1,0 +1,455 @@
+/* gather.c - copying rows of an array: ranges and single rows in any order.
+ *
+ * A range is read piece by piece straight into the caller's memory, then overlay rows are put over it. Rows that lie in the log and are
+ * wanted one by one are fetched in the order in which they lie, several with one read: a packed record is then decoded once. */
+#include "gather.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "alloc.h"
+#include "bytes.h"
+#include "error.h"
+#include "thread.h"
+
+/* ---- finding rows ---------------------------------------------------------------------------------------------------- */
+
+void npk_overlay_bits_release(npk_overlay_bits *bits)
+{
+    if (!bits)
+        return;
+    npk_free(bits->bits);
+    npk_free(bits->before);
+    npk_free(bits);
+}
+
+uint64_t npk_array_find_overlay(const npk_array *array, uint64_t row)
+{
+    uint64_t low = 0, high = array->overlay_count;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (array->overlay[middle].row < row)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+uint64_t npk_array_find_piece(const npk_array *array, uint64_t row)
+{
+    uint64_t low = 0, high = array->piece_count; /* the last piece with first_row <= row */
+    while (high - low > 1) {
+        uint64_t middle = low + (high - low) / 2;
+        if (array->pieces[middle].first_row <= row)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+npk_status npk_array_check_range(const npk_array *array, uint64_t first, uint64_t count, npk_error *err)
+{
+    uint64_t row_count = array->info.row_count;
+    if (first <= row_count && count <= row_count - first)
+        return NPK_OK;
+    npk_status status = npk_fail(err, NPK_RANGE, "rows %llu .. %llu are not in array \"%s\" of %llu rows",
+                                 (unsigned long long)first, (unsigned long long)(first + count), array->info.name,
+                                 (unsigned long long)row_count);
+    if (err)
+        err->row = (int64_t)npk_max_u64(npk_min_u64(first, INT64_MAX), row_count);
+    npk_error_set_array(err, array->info.name);
+    return status;
+}
+
+/* The bits, when they pay: a search among few rows is fast, and few rows in a huge array would need too many bits. */
+static const npk_overlay_bits *get_overlay_bits(npk_array *array, uint64_t wanted_count)
+{
+    npk_overlay_bits *bits = atomic_load_explicit(&array->overlay_bits, memory_order_acquire);
+    if (bits || array->overlay_count < 64 || array->info.row_count / 256 > array->overlay_count ||
+        wanted_count < array->overlay_count / 4)
+        return bits;
+    uint64_t word_count = array->info.row_count / 64 + 1;
+    bits = npk_calloc(1, sizeof *bits);
+    if (!bits)
+        return NULL; /* it is faster with them, not more right */
+    bits->bits = npk_calloc((size_t)word_count, sizeof *bits->bits);
+    bits->before = npk_alloc((size_t)word_count * sizeof *bits->before);
+    if (!bits->bits || !bits->before) {
+        npk_overlay_bits_release(bits);
+        return NULL;
+    }
+    for (uint64_t i = 0; i < array->overlay_count; i++)
+        bits->bits[array->overlay[i].row / 64] |= (uint64_t)1 << array->overlay[i].row % 64;
+    uint64_t before = 0;
+    for (uint64_t i = 0; i < word_count; i++) {
+        bits->before[i] = before;
+        before += (uint64_t)__builtin_popcountll(bits->bits[i]);
+    }
+    npk_overlay_bits *other = NULL;
+    if (!atomic_compare_exchange_strong_explicit(&array->overlay_bits, &other, bits, memory_order_acq_rel,
+                                                 memory_order_acquire)) {
+        npk_overlay_bits_release(bits);
+        bits = other;
+    }
+    return bits;
+}
+
+/* ---- errors ------------------------------------------------------------------------------------------------------------ */
+
+static npk_status name_rows(const npk_array *array, npk_status status, uint64_t first, uint64_t count, npk_error *err)
+{
+    if (status == NPK_OK || status == NPK_RANGE)
+        return status;
+    if (count == 1)
+        (void)npk_context(err, status, "read row %llu of array \"%s\"", (unsigned long long)first, array->info.name);
+    else
+        (void)npk_context(err, status, "read rows %llu .. %llu of array \"%s\"", (unsigned long long)first,
+                          (unsigned long long)(first + count), array->info.name);
+    if (err && err->row < 0)
+        err->row = (int64_t)first;
+    npk_error_set_array(err, array->info.name);
+    return status;
+}
+
+/* ---- rows of one source --------------------------------------------------------------------------------------------------- */
+
+/* Above this a column read is shared by threads; each gets at least half of it. Fresh pages cost as much as the copy and are the part that
+ * gains most. Figures: bench/README.md. */
+#define PARALLEL_SIZE_MIN (8u * 1024u * 1024u)
+#define PARALLEL_MAX 4u
+
+typedef struct part_read {
+    npk_column *column;
+    uint64_t first, count;
+    char *out;
+    pthread_t thread;
+    npk_status status;
+    npk_error error;
+} part_read;
+
+static void *run_part(void *context)
+{
+    part_read *part = context;
+    part->error.message[0] = '\0';
+    part->status = npk_column_read(part->column, part->first, part->count, part->out, &part->error);
+    return NULL;
+}
+
+static npk_status read_column(npk_column *column, uint64_t first, uint64_t count, uint64_t row_size, char *out,
+                              npk_error *err)
+{
+    uint64_t size = count * row_size;
+    uint64_t part_count = npk_min_u64(npk_min_u64(size / (PARALLEL_SIZE_MIN / 2), PARALLEL_MAX), count);
+    if (size < PARALLEL_SIZE_MIN || part_count < 2)
+        return npk_column_read(column, first, count, out, err);
+    part_read *parts = npk_alloc((size_t)part_count * sizeof *parts);
+    if (!parts)
+        return npk_column_read(column, first, count, out, err);
+    uint64_t each = count / part_count;
+    uint64_t started = 0;
+    for (uint64_t i = 0; i < part_count; i++) {
+        parts[i].column = column;
+        parts[i].first = first + i * each;
+        parts[i].count = i + 1 < part_count ? each : count - i * each;
+        parts[i].out = out + i * each * row_size;
+    }
+    while (started + 1 < part_count && npk_thread_start(&parts[started].thread, run_part, &parts[started]) == 0)
+        started++;
+    for (uint64_t i = started; i < part_count; i++) /* the last one, and what got no thread */
+        (void)run_part(&parts[i]);
+    npk_status status = NPK_OK;
+    for (uint64_t i = 0; i < part_count; i++) {
+        if (i < started)
+            (void)pthread_join(parts[i].thread, NULL);
+        if (parts[i].status != NPK_OK && status == NPK_OK) {
+            status = parts[i].status;
+            if (err)
+                *err = parts[i].error;
+        }
+    }
+    npk_free(parts);
+    return status;
+}
+
+/* count rows that lie back to back in one source. */
+static npk_status read_source(const npk_array *array, uint32_t index, uint64_t source_row, uint64_t count, bool check,
+                              char *out, npk_error *err)
+{
+    const npk_row_source *source = &array->sources[index];
+    uint64_t row_size = array->info.row_size;
+    source_row += source->place.row;
+    if (source->column)
+        return read_column(source->column, source_row, count, row_size, out, err);
+    size_t size = (size_t)(count * row_size);
+    if (check || source->place.kind == NPK_PLACE_PACKED)
+        return npk_segment_read_data(source->segment, source->place.record_offset, source_row * row_size, out, size, check,
+                                     err);
+    return npk_segment_read(source->segment,
+                            source->place.record_offset + source->place.data_delta + source_row * row_size, out, size, err);
+}
+
+/* ---- single rows ------------------------------------------------------------------------------------------------------------ */
+
+/* A row to fetch: from a source to a row of the caller's memory. */
+typedef struct fetch {
+    uint32_t source;
+    uint64_t source_row;
+    uint64_t out_row;
+    uint64_t row; /* logical, for messages */
+} fetch;
+
+typedef struct fetch_list {
+    fetch *items;
+    size_t count, capacity;
+    bool sorted;
+} fetch_list;
+
+static npk_status fetch_add(fetch_list *list, fetch item, npk_error *err)
+{
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? list->capacity * 2 : 256;
+        fetch *items = npk_realloc(list->items, capacity * sizeof *items);
+        if (!items)
+            return npk_fail(err, NPK_NO_MEMORY, "could not allocate a list of %zu rows", capacity);
+        list->items = items;
+        list->capacity = capacity;
+    }
+    if (list->count == 0) {
+        list->sorted = true;
+    } else {
+        const fetch *last = &list->items[list->count - 1];
+        if (last->source > item.source || (last->source == item.source && last->source_row > item.source_row))
+            list->sorted = false;
+    }
+    list->items[list->count++] = item;
+    return NPK_OK;
+}
+
+static int compare_fetch(const void *a, const void *b)
+{
+    const fetch *x = a, *y = b;
+    if (x->source != y->source)
+        return x->source < y->source ? -1 : 1;
+    if (x->source_row != y->source_row)
+        return x->source_row < y->source_row ? -1 : 1;
+    return (x->out_row > y->out_row) - (x->out_row < y->out_row);
+}
+
+/* One read covers rows up to SPAN_SIZE apart as long as no gap between two of them is larger than what a read call costs: about 4 KiB
+ * of copy; in packed records decoding is done by blocks of 64 KiB anyway. */
+#define SPAN_SIZE (256u * 1024u)
+#define GAP_SIZE 4096u
+#define GAP_SIZE_PACKED 65536u
+
+static npk_status fetch_rows(const npk_array *array, fetch_list *list, bool check, char *out, npk_error *err)
+{
+    if (list->count == 0)
+        return NPK_OK;
+    if (!list->sorted)
+        qsort(list->items, list->count, sizeof *list->items, compare_fetch);
+    uint64_t row_size = array->info.row_size;
+    char *buffer = NULL;
+    npk_status status = NPK_OK;
+    for (size_t first = 0, end; first < list->count && status == NPK_OK; first = end) {
+        const fetch *items = &list->items[first];
+        uint8_t kind = array->sources[items->source].place.kind;
+        uint64_t gap = kind == NPK_PLACE_PACKED || (check && kind == NPK_PLACE_SEGMENT) ? GAP_SIZE_PACKED : GAP_SIZE;
+        bool in_order = true; /* the rows go to the caller's memory as they lie */
+        uint64_t row_count = 1;
+        for (end = first + 1; end < list->count; end++) {
+            const fetch *last = &list->items[end - 1], *next = &list->items[end];
+            uint64_t step = next->source_row - last->source_row;
+            if (next->source != last->source || step > 1 + gap / row_size)
+                break;
+            bool follows = in_order && step == 1 && next->out_row == last->out_row + 1;
+            if (!follows && (row_count + step) * row_size > SPAN_SIZE)
+                break;
+            in_order = follows;
+            row_count += step;
+        }
+        size_t size = (size_t)(row_count * row_size);
+        if (in_order || row_count == 1) {
+            char *to = out + items->out_row * row_size;
+            status = read_source(array, items->source, items->source_row, row_count, check, to, err);
+            for (size_t i = 1; row_count == 1 && i < end - first && status == NPK_OK; i++)
+                memcpy(out + items[i].out_row * row_size, to, size); /* duplicates */
+        } else {
+            if (!buffer && !(buffer = npk_alloc(SPAN_SIZE))) {
+                status = npk_fail(err, NPK_NO_MEMORY, "could not allocate a buffer for rows");
+                break;
+            }
+            /* size <= SPAN_SIZE: checked above for every row since the order was left */
+            status = read_source(array, items->source, items->source_row, row_count, check, buffer, err);
+            for (size_t i = 0; i < end - first && status == NPK_OK; i++)
+                memcpy(out + items[i].out_row * row_size, buffer + (items[i].source_row - items->source_row) * row_size,
+                       (size_t)row_size);
+        }
+        if (status != NPK_OK)
+            status = name_rows(array, status, items->row, 1, err);
+    }
+    npk_free(buffer);
+    return status;
+}
+
+/* ---- ranges -------------------------------------------------------------------------------------------------------------------- */
+
+static npk_status read_range(npk_array *array, uint64_t first, uint64_t count, bool check, void *out, npk_error *err)
+{
+    npk_status status = npk_array_check_range(array, first, count, err);
+    uint64_t row_size = array->info.row_size;
+    if (status != NPK_OK || count == 0 || row_size == 0)
+        return status;
+    uint64_t end = first + count;
+    for (uint64_t p = npk_array_find_piece(array, first); p < array->piece_count; p++) {
+        const npk_piece *piece = &array->pieces[p];
+        if (piece->first_row >= end)
+            break;
+        uint64_t row = npk_max_u64(piece->first_row, first);
+        uint64_t part = npk_min_u64(piece->first_row + piece->count, end) - row;
+        status = read_source(array, piece->source, piece->source_row + (row - piece->first_row), part, check,
+                             (char *)out + (row - first) * row_size, err);
+        if (status != NPK_OK)
+            return name_rows(array, status, row, part, err);
+    }
+    fetch_list list = {NULL, 0, 0, true};
+    for (uint64_t i = npk_array_find_overlay(array, first);
+         i < array->overlay_count && array->overlay[i].row < end && status == NPK_OK; i++) {
+        const npk_overlay_row *over = &array->overlay[i];
+        fetch item = {over->source, over->source_row, over->row - first, over->row};
+        status = fetch_add(&list, item, err);
+    }
+    if (status == NPK_OK)
+        status = fetch_rows(array, &list, check, out, err);
+    npk_free(list.items);
+    return status;
+}
+
+npk_status npk_array_read(npk_array *array, uint64_t first, uint64_t count, void *out, npk_error *err)
+{
+    return read_range(array, first, count, false, out, err);
+}
+
+npk_status npk_array_read_checked(npk_array *array, uint64_t first, uint64_t count, void *out, npk_error *err)
+{
+    return read_range(array, first, count, true, out, err);
+}
+
+/* ---- rows in any order ------------------------------------------------------------------------------------------------------------ */
+
+static inline void copy_row(char *to, const char *from, size_t row_size)
+{
+    switch (row_size) { /* a call of memcpy costs more than these copies */
+    case 4: memcpy(to, from, 4); break;
+    case 8: memcpy(to, from, 8); break;
+    case 16: memcpy(to, from, 16); break;
+    default: memcpy(to, from, row_size);
+    }
+}
+
+/* One piece of a column file without overlay rows: the common case. bad is the first row outside. */
+static bool gather_plain(const char *rows, uint64_t row_count, size_t row_size, uint64_t count, const int64_t *wanted,
+                         char *out, uint64_t *bad)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        if ((uint64_t)wanted[i] >= row_count) {
+            *bad = i;
+            return false;
+        }
+        /* Rows are all over the file: ask for some of the next ones early. */
+        if (i + 16 < count && (uint64_t)wanted[i + 16] < row_count)
+            __builtin_prefetch(rows + (uint64_t)wanted[i + 16] * row_size);
+        copy_row(out + i * row_size, rows + (uint64_t)wanted[i] * row_size, row_size);
+    }
+    return true;
+}
+
+static npk_status outside(const npk_array *array, int64_t row, npk_error *err)
+{
+    npk_status status = npk_fail(err, NPK_RANGE, "row %lld is not in array \"%s\" of %llu rows", (long long)row,
+                                 array->info.name, (unsigned long long)array->info.row_count);
+    if (err)
+        err->row = row;
+    npk_error_set_array(err, array->info.name);
+    return status;
+}
+
+/* Where the bytes of a row are. piece: of the row before, a good guess for the next one. */
+static void find_row(const npk_array *array, const npk_overlay_bits *bits, uint64_t row, uint64_t *piece, fetch *item)
+{
+    if (array->overlay_count) {
+        uint64_t index = array->overlay_count;
+        if (bits) {
+            uint64_t word = bits->bits[row / 64], bit = (uint64_t)1 << row % 64;
+            if (word & bit)
+                index = bits->before[row / 64] + (uint64_t)__builtin_popcountll(word & (bit - 1));
+        } else {
+            index = npk_array_find_overlay(array, row);
+        }
+        if (index < array->overlay_count && array->overlay[index].row == row) {
+            item->source = array->overlay[index].source;
+            item->source_row = array->overlay[index].source_row;
+            return;
+        }
+    }
+    const npk_piece *p = &array->pieces[*piece];
+    if (row < p->first_row || row - p->first_row >= p->count) {
+        *piece = npk_array_find_piece(array, row);
+        p = &array->pieces[*piece];
+    }
+    item->source = p->source;
+    item->source_row = p->source_row + (row - p->first_row);
+}
+
+npk_status npk_array_gather(npk_array *array, uint64_t count, const int64_t *rows, void *out_bytes, npk_error *err)
+{
+    char *out = out_bytes;
+    size_t row_size = (size_t)array->info.row_size;
+    uint64_t row_count = array->info.row_count;
+    if (row_size == 0) {
+        for (uint64_t i = 0; i < count; i++)
+            if ((uint64_t)rows[i] >= row_count)
+                return outside(array, rows[i], err);
+        return NPK_OK;
+    }
+    if (count && array->piece_count == 1 && array->overlay_count == 0 && array->sources[array->pieces[0].source].column) {
+        const npk_piece *piece = &array->pieces[0];
+        const void *base = NULL;
+        if (npk_column_rows(array->sources[piece->source].column, &base, NULL) == NPK_OK) {
+            uint64_t bad = 0;
+            if (!gather_plain((const char *)base + piece->source_row * row_size, row_count, row_size, count, rows, out, &bad))
+                return outside(array, rows[bad], err);
+            return NPK_OK;
+        }
+    }
+    const npk_overlay_bits *bits = get_overlay_bits(array, count);
+    fetch_list list = {NULL, 0, 0, true};
+    npk_status status = NPK_OK;
+    uint64_t piece = 0;
+    uint32_t source = UINT32_MAX; /* whose rows are at base */
+    const void *base = NULL;
+    for (uint64_t i = 0; i < count && status == NPK_OK; i++) {
+        if ((uint64_t)rows[i] >= row_count) {
+            status = outside(array, rows[i], err);
+            break;
+        }
+        fetch item = {.out_row = i, .row = (uint64_t)rows[i]};
+        find_row(array, bits, item.row, &piece, &item);
+        const npk_row_source *from = &array->sources[item.source];
+        if (item.source != source) {
+            if (!from->column || npk_column_rows(from->column, &base, NULL) != NPK_OK)
+                base = NULL; /* the log, or a file system without maps */
+            source = item.source;
+        }
+        if (!base)
+            status = fetch_add(&list, item, err);
+        else
+            copy_row(out + i * row_size, (const char *)base + (from->place.row + item.source_row) * row_size, row_size);
+    }
+    if (status == NPK_OK)
+        status = fetch_rows(array, &list, false, out, err);
+    npk_free(list.items);
+    return status;
+}

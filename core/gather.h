@@ -1,0 +1,21 @@
+/* gather.h - copying rows of an array out of pieces and overlay rows. */
+#ifndef NPK_CORE_GATHER_H
+#define NPK_CORE_GATHER_H
+
+#include "array.h"
+
+/* Which rows are overlay rows, and how many are before each word: finds one in a step where a search of the overlay takes many. */
+typedef struct npk_overlay_bits {
+    uint64_t *bits;   /* of all rows */
+    uint64_t *before; /* overlay rows before each word of bits */
+} npk_overlay_bits;
+void npk_overlay_bits_release(npk_overlay_bits *bits); /* accepts NULL */
+
+/* Index of the first overlay row at or behind row. */
+uint64_t npk_array_find_overlay(const npk_array *array, uint64_t row);
+/* Index of the piece that holds row, which is in the array. */
+uint64_t npk_array_find_piece(const npk_array *array, uint64_t row);
+/* RANGE unless rows first .. first + count are in the array. */
+npk_status npk_array_check_range(const npk_array *array, uint64_t first, uint64_t count, npk_error *err);
+
+#endif

@@ -1,0 +1,110 @@
+/* limits.c - when to fold, checkpoint and reclaim. */
+#include "limits.h"
+
+#include <stdio.h>
+
+#include "catalog.h"
+#include "compact.h"
+#include "error.h"
+#include "reclaim.h"
+#include "reserve.h"
+
+#define FOLD_LEAST (4u << 20) /* a store with less pending is left alone */
+
+/* Old segments that only a few cold rows keep: fold them too, so that the log does not grow for ever. */
+static void find_oldest(void *context, const npk_segment_info *info)
+{
+    uint64_t *oldest = context;
+    if (info->valid && info->first_lsn < *oldest)
+        *oldest = info->first_lsn;
+}
+
+struct due {
+    bool fold, checkpoint;
+    uint64_t pending_size, log_size;
+};
+
+static npk_status look(npk_core *core, uint64_t fold_above, uint64_t checkpoint_above, struct due *due, npk_error *err)
+{
+    npk_position position = {0};
+    uint64_t rows = 0;
+    npk_status status = npk_reclaim_position(core, &position, err);
+    if (status == NPK_OK && atomic_load(&core->logged_since_fold) > fold_above / 2)
+        status = npk_compact_pending(core, &due->pending_size, &rows, err);
+    uint64_t checkpoint = atomic_load(&core->checkpoint_lsn);
+    due->log_size = position.lsn > checkpoint ? position.lsn - checkpoint : 0;
+    due->fold = due->pending_size > fold_above;
+    due->checkpoint = due->log_size > checkpoint_above;
+    if (status == NPK_OK && due->checkpoint && !due->fold) {
+        uint64_t oldest = UINT64_MAX;
+        status = npk_wal_list(core->wal, find_oldest, &oldest, err);
+        due->fold = oldest < position.lsn && position.lsn - oldest > 3 * checkpoint_above;
+    }
+    return status;
+}
+
+static npk_status work(npk_core *core, const struct due *due, npk_error *err)
+{
+    npk_status status = NPK_OK;
+    if (due->fold)
+        status = npk_compact_all(core, NPK_FOLD_CHEAP, err);
+    if (status == NPK_OK && due->checkpoint) {
+        status = npk_reclaim_checkpoint(core, err);
+        if (status == NPK_OK)
+            status = npk_reclaim_run(core, false, err);
+    }
+    return status;
+}
+
+npk_status npk_limits_enforce(npk_core *core, npk_error *err)
+{
+    struct due due = {0};
+    npk_status status = look(core, core->settings.pending_limit, 2 * core->settings.checkpoint_log_size, &due, err);
+    if (status != NPK_OK || (!due.fold && !due.checkpoint))
+        return status;
+    status = npk_compactor_acquire(core, true, err);
+    if (status == NPK_BUSY)
+        return NPK_OK; /* somebody is at it */
+    if (status != NPK_OK)
+        return status;
+    status = work(core, &due, err);
+    if (status == NPK_NO_SPACE) {
+        npk_reserve_release(core);
+        status = work(core, &due, err);
+        if (status == NPK_OK)
+            status = npk_reclaim_run(core, true, err);
+        if (status == NPK_NO_SPACE)
+            status = NPK_OK; /* the transaction finds out by itself; a drop still gets through */
+    }
+    npk_compactor_release(core);
+    return status;
+}
+
+npk_status npk_limits_work(npk_core *core, char *reason, size_t reason_size, npk_error *err)
+{
+    uint64_t fold_above = core->settings.pending_limit / 4;
+    if (fold_above < FOLD_LEAST)
+        fold_above = core->settings.pending_limit < FOLD_LEAST ? core->settings.pending_limit : FOLD_LEAST;
+    struct due due = {0};
+    npk_status status = look(core, fold_above, core->settings.checkpoint_log_size, &due, err);
+    if (status != NPK_OK)
+        return status;
+    if (!due.fold && !due.checkpoint) {
+        (void)snprintf(reason, reason_size, "idle: %llu bytes of log since the checkpoint, %llu bytes pending",
+                       (unsigned long long)due.log_size, (unsigned long long)due.pending_size);
+        return NPK_OK;
+    }
+    status = npk_compactor_acquire(core, true, err);
+    if (status == NPK_BUSY) {
+        (void)snprintf(reason, reason_size, "waiting: another process compacts");
+        return NPK_OK;
+    }
+    if (status != NPK_OK)
+        return status;
+    status = work(core, &due, err);
+    (void)snprintf(reason, reason_size, "%s%s: %llu bytes of log since the checkpoint, %llu bytes pending",
+                   due.fold ? "folded " : "", due.checkpoint ? "checkpoint" : "", (unsigned long long)due.log_size,
+                   (unsigned long long)due.pending_size);
+    npk_compactor_release(core);
+    return status;
+}

@@ -1,0 +1,625 @@
+/* opening.c - opening, creating and closing a store. Step numbers are those of opening.h. */
+#include "opening.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "alloc.h"
+#include "bytes.h"
+#include "checkpoint.h"
+#include "checksum.h"
+#include "error.h"
+#include "orphans.h"
+#include "recover.h"
+#include "reclaim.h"
+#include "reserve.h"
+#include "store_files.h"
+#include "view.h"
+#include "worker.h"
+#include "writer.h"
+
+/* ---- FORMAT ---------------------------------------------------------------------------------------------------------- */
+
+#define FORMAT_MAGIC "NPKSTOR\n"
+#define FORMAT_VERSION 1u
+#define RUST_METADATA "metadata.npkm" /* what a directory of the Rust package holds */
+enum { FORMAT_AT_VERSION = 8, FORMAT_AT_UUID = 16, FORMAT_AT_CREATED = 32, FORMAT_AT_CHECKSUM = 56, FORMAT_SIZE = 64 };
+
+npk_status npk_format_read(const npk_io *io, npk_file *root, uint8_t uuid[16], uint64_t *created_us, npk_error *err)
+{
+    npk_file *file = NULL;
+    int rc = io->open(io, root, NPK_FILE_FORMAT, NPK_OPEN_READ, &file);
+    if (rc)
+        return npk_fail_errno(err, rc, "could not open file \"%s\"", NPK_FILE_FORMAT);
+    uint8_t bytes[FORMAT_SIZE];
+    size_t done = 0;
+    npk_status status = npk_io_read_full(io, file, 0, bytes, sizeof bytes, &done, NPK_FILE_FORMAT, err);
+    io->close(io, file);
+    if (status != NPK_OK)
+        return status;
+    if (done < FORMAT_SIZE || memcmp(bytes, FORMAT_MAGIC, 8) != 0)
+        return npk_fail(err, NPK_FORMAT, "file \"%s\" is not that of a store", NPK_FILE_FORMAT);
+    if (npk_get_u32(bytes + FORMAT_AT_VERSION) > FORMAT_VERSION)
+        return npk_fail(err, NPK_FORMAT, "the store has format version %u, this library knows versions up to %u; use a newer one",
+                        npk_get_u32(bytes + FORMAT_AT_VERSION), FORMAT_VERSION);
+    if (npk_get_u64(bytes + FORMAT_AT_CHECKSUM) != npk_checksum(bytes, FORMAT_AT_CHECKSUM))
+        return npk_fail(err, NPK_CORRUPT, "file \"%s\": checksum mismatch", NPK_FILE_FORMAT);
+    memcpy(uuid, bytes + FORMAT_AT_UUID, 16);
+    *created_us = npk_get_u64(bytes + FORMAT_AT_CREATED);
+    return NPK_OK;
+}
+
+static npk_status format_write(npk_core *core, npk_error *err)
+{
+    uint8_t bytes[FORMAT_SIZE] = {0};
+    memcpy(bytes, FORMAT_MAGIC, 8);
+    npk_put_u32(bytes + FORMAT_AT_VERSION, FORMAT_VERSION);
+    memcpy(bytes + FORMAT_AT_UUID, core->uuid, 16);
+    npk_put_u64(bytes + FORMAT_AT_CREATED, core->created_us);
+    npk_put_u64(bytes + FORMAT_AT_CHECKSUM, npk_checksum(bytes, FORMAT_AT_CHECKSUM));
+    (void)core->io->unlink(core->io, core->root, NPK_FILE_FORMAT_TEMP); /* of a creation that died here */
+    return npk_io_replace_file(core->io, core->root, NPK_FILE_FORMAT_TEMP, NPK_FILE_FORMAT, bytes, sizeof bytes, err);
+}
+
+/* ---- the registry ------------------------------------------------------------------------------------------------------ */
+
+static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER; /* held while a store is opened or closed */
+static npk_core *registry;                                          /* registry_mutex */
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+static void before_fork(void)
+{
+    (void)pthread_mutex_lock(&registry_mutex);
+}
+
+static void after_fork_in_parent(void)
+{
+    (void)pthread_mutex_unlock(&registry_mutex);
+}
+
+/* The child has the parent's descriptors. Closing LOCK here takes no lock from the parent: an OFD lock goes with the last descriptor of
+ * the open file. Mutexes and the LMDB environment may be in any state and are left alone. */
+static void after_fork_in_child(void)
+{
+    for (npk_core *core = registry; core; core = core->next) {
+        atomic_store(&core->is_forked, true);
+        core->io->close(core->io, core->lock_file);
+        core->lock_file = NULL;
+        npk_index_abandon(core->index);
+        core->index = NULL;
+    }
+    registry = NULL;
+    (void)pthread_mutex_init(&registry_mutex, NULL);
+}
+
+static void watch_forks(void)
+{
+    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+static npk_core *find_core(const npk_io *io, const npk_file_info *root)
+{
+    for (npk_core *core = registry; core; core = core->next)
+        if (core->io == io && core->device == root->device && core->inode == root->inode)
+            return core;
+    return NULL;
+}
+
+/* ---- making and freeing a core ------------------------------------------------------------------------------------------ */
+
+static void free_core(npk_core *core)
+{
+    if (!core)
+        return;
+    const npk_io *io = core->io;
+    npk_view_forget_arrays(core);
+    npk_index_close(core->index);
+    npk_control_close(io, core->control);
+    npk_columns_close(core->columns);
+    npk_wal_close(core->wal);
+    io->close(io, core->columns_directory);
+    io->close(io, core->checkpoint_directory);
+    io->close(io, core->index_directory);
+    io->close(io, core->lock_file); /* gives every lock of this process up */
+    io->close(io, core->root);
+    while (core->pins) {
+        npk_pin *pin = core->pins;
+        core->pins = pin->next;
+        npk_free(pin);
+    }
+    (void)pthread_rwlock_destroy(&core->index_lock);
+    (void)pthread_mutex_destroy(&core->writer_mutex);
+    (void)pthread_cond_destroy(&core->writer_free);
+    (void)pthread_mutex_destroy(&core->compactor_mutex);
+    (void)pthread_mutex_destroy(&core->pin_mutex);
+    (void)pthread_mutex_destroy(&core->cache_mutex);
+    (void)pthread_mutex_destroy(&core->worker_mutex);
+    (void)pthread_cond_destroy(&core->worker_wake);
+    npk_free(core->path);
+    npk_free(core);
+}
+
+/* "before_publish:<ms>": a test wants time to kill the process between sync and publish. */
+static uint64_t pause_from_environment(void)
+{
+    static const char prefix[] = "before_publish:";
+    const char *text = getenv("NPK_TEST_PAUSE");
+    if (!text || strncmp(text, prefix, sizeof prefix - 1) != 0)
+        return 0;
+    return strtoull(text + sizeof prefix - 1, NULL, 10) * 1000;
+}
+
+/* Takes root over. */
+static npk_status make_core(const npk_io *io, npk_file *root, const npk_file_info *info, const char *path,
+                            const npk_settings *settings, npk_core **out, npk_error *err)
+{
+    npk_core *core = npk_calloc(1, sizeof *core);
+    char *copy = npk_strdup(path);
+    if (!core || !copy) {
+        npk_free(core);
+        npk_free(copy);
+        io->close(io, root);
+        return npk_fail(err, NPK_NO_MEMORY, "could not allocate a store");
+    }
+    core->io = io;
+    core->settings = *settings;
+    core->root = root;
+    core->device = info->device;
+    core->inode = info->inode;
+    core->path = copy;
+    core->pin_slot = -1;
+    core->log_generation = UINT64_MAX;
+    core->pause_before_publish_us = pause_from_environment();
+    (void)pthread_rwlock_init(&core->index_lock, NULL);
+    (void)pthread_mutex_init(&core->writer_mutex, NULL);
+    (void)npk_cond_init(&core->writer_free);
+    (void)pthread_mutex_init(&core->compactor_mutex, NULL);
+    (void)pthread_mutex_init(&core->pin_mutex, NULL);
+    (void)pthread_mutex_init(&core->cache_mutex, NULL);
+    (void)pthread_mutex_init(&core->worker_mutex, NULL);
+    (void)npk_cond_init(&core->worker_wake);
+    *out = core;
+    return NPK_OK;
+}
+
+/* ---- directories ----------------------------------------------------------------------------------------------------------- */
+
+static npk_status open_directory(npk_core *core, const char *name, npk_file **directory, npk_error *err)
+{
+    const npk_io *io = core->io;
+    int rc = io->open(io, core->root, name, NPK_OPEN_READ | NPK_OPEN_DIRECTORY, directory);
+    if (rc == ENOENT && !core->read_only) {
+        rc = io->make_directory(io, core->root, name);
+        if (rc == 0 || rc == EEXIST)
+            rc = io->open(io, core->root, name, NPK_OPEN_READ | NPK_OPEN_DIRECTORY, directory);
+    }
+    if (rc)
+        return npk_fail_errno(err, rc, "could not open directory \"%s\"", name);
+    return NPK_OK;
+}
+
+static npk_status open_directories(npk_core *core, npk_error *err)
+{
+    npk_file *wal = NULL;
+    npk_status status = open_directory(core, NPK_DIRECTORY_COLUMNS, &core->columns_directory, err);
+    if (status == NPK_OK)
+        status = open_directory(core, NPK_DIRECTORY_CHECKPOINT, &core->checkpoint_directory, err);
+    if (status == NPK_OK)
+        status = open_directory(core, NPK_DIRECTORY_INDEX, &core->index_directory, err);
+    if (status == NPK_OK)
+        status = open_directory(core, NPK_DIRECTORY_WAL, &wal, err);
+    if (status != NPK_OK)
+        return status;
+    npk_wal_options options = {.io = core->io, .segment_size = core->settings.segment_size};
+    memcpy(options.uuid, core->uuid, 16);
+    status = npk_wal_open(wal, &options, &core->wal, err);
+    if (status != NPK_OK) {
+        core->io->close(core->io, wal);
+        return status;
+    }
+    return npk_columns_open(core->io, core->columns_directory, core->uuid, &core->columns, err);
+}
+
+struct name_list { /* names of a directory, copied so that they can be removed */
+    char (*names)[NPK_FILE_NAME_SIZE];
+    size_t count, capacity;
+};
+
+static int note_name(void *context, const char *name)
+{
+    struct name_list *list = context;
+    size_t size = strlen(name) + 1;
+    if (size > NPK_FILE_NAME_SIZE)
+        return 0; /* not one of ours */
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? list->capacity * 2 : 16;
+        char(*names)[NPK_FILE_NAME_SIZE] = npk_realloc(list->names, capacity * sizeof *names);
+        if (!names)
+            return ENOMEM;
+        list->names = names;
+        list->capacity = capacity;
+    }
+    memcpy(list->names[list->count++], name, size);
+    return 0;
+}
+
+/* Throw away everything in index/: OPEN is held exclusive, so nobody uses it. */
+static npk_status clear_index(npk_core *core, npk_error *err)
+{
+    const npk_io *io = core->io;
+    struct name_list list = {0};
+    int rc = io->list(io, core->index_directory, note_name, &list);
+    for (size_t i = 0; i < list.count && !rc; i++) {
+        npk_file *inner = NULL;
+        if (io->open(io, core->index_directory, list.names[i], NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &inner) == 0) {
+            struct name_list files = {0};
+            rc = io->list(io, inner, note_name, &files);
+            for (size_t k = 0; k < files.count && !rc; k++)
+                rc = io->unlink(io, inner, files.names[k]);
+            npk_free(files.names);
+            io->close(io, inner);
+            if (!rc)
+                rc = io->remove_directory(io, core->index_directory, list.names[i]);
+        } else {
+            rc = io->unlink(io, core->index_directory, list.names[i]);
+        }
+    }
+    npk_free(list.names);
+    if (rc)
+        return npk_fail_errno(err, rc, "could not clear the index directory");
+    return NPK_OK;
+}
+
+/* ---- creating --------------------------------------------------------------------------------------------------------------- */
+
+static int count_name(void *context, const char *name)
+{
+    (void)name;
+    ++*(size_t *)context;
+    return 0;
+}
+
+static npk_status count_files(npk_core *core, npk_file *directory, size_t *count, npk_error *err)
+{
+    *count = 0;
+    int rc = core->io->list(core->io, directory, count_name, count);
+    if (rc)
+        return npk_fail_errno(err, rc, "could not list a directory of the store");
+    return NPK_OK;
+}
+
+static void count_segments(void *context, const npk_segment_info *info)
+{
+    uint64_t *highest = context;
+    if (info->seq > *highest)
+        *highest = info->seq;
+}
+
+/* FORMAT is missing. A creation that died leaves at most one segment without records; anything more is a store that lost the file. */
+static npk_status refuse_lost_format(npk_core *core, npk_error *err)
+{
+    size_t columns = 0, checkpoints = 0;
+    uint64_t highest = 0;
+    npk_status status = count_files(core, core->columns_directory, &columns, err);
+    if (status == NPK_OK)
+        status = count_files(core, core->checkpoint_directory, &checkpoints, err);
+    if (status == NPK_OK)
+        status = npk_wal_list(core->wal, count_segments, &highest, err);
+    if (status != NPK_OK)
+        return status;
+    bool used = columns || checkpoints || highest > 1;
+    if (!used && highest == 1) {
+        npk_wal_scan scan = {.from_lsn = NPK_WAL_FIRST_LSN};
+        used = npk_wal_scan_log(core->wal, &scan, NULL) == NPK_OK &&
+               (scan.transaction_count || scan.tail_size || scan.end.lsn > NPK_WAL_FIRST_LSN);
+    }
+    if (used)
+        return npk_fail(err, NPK_CORRUPT, "store \"%s\" has lost its file \"%s\"; nothing was changed; run npk-recover",
+                        core->path, NPK_FILE_FORMAT);
+    return NPK_OK;
+}
+
+static npk_status remove_segments(npk_core *core, npk_error *err)
+{
+    const npk_io *io = core->io;
+    npk_file *directory = NULL;
+    npk_status status = open_directory(core, NPK_DIRECTORY_WAL, &directory, err);
+    if (status != NPK_OK)
+        return status;
+    struct name_list list = {0};
+    int rc = io->list(io, directory, note_name, &list);
+    for (size_t i = 0; i < list.count && !rc; i++)
+        rc = io->unlink(io, directory, list.names[i]);
+    npk_free(list.names);
+    io->close(io, directory);
+    if (rc)
+        return npk_fail_errno(err, rc, "could not clear the log of an unfinished creation");
+    return NPK_OK;
+}
+
+/* FORMAT is written last: before that the directory is not a store. */
+static npk_status create_store(npk_core *core, npk_error *err)
+{
+    const npk_io *io = core->io;
+    npk_status status = open_directories(core, err); /* with a uuid of zeros: to look at what is there */
+    if (status == NPK_OK)
+        status = refuse_lost_format(core, err);
+    if (status == NPK_OK)
+        status = remove_segments(core, err);
+    if (status != NPK_OK)
+        return status;
+    npk_columns_close(core->columns);
+    npk_wal_close(core->wal);
+    io->close(io, core->columns_directory);
+    io->close(io, core->checkpoint_directory);
+    io->close(io, core->index_directory);
+    core->columns = NULL;
+    core->wal = NULL;
+    core->columns_directory = core->checkpoint_directory = core->index_directory = NULL;
+    int rc = io->random(io, core->uuid, sizeof core->uuid);
+    if (rc)
+        return npk_fail_errno(err, rc, "could not get a random number");
+    core->created_us = io->now_us(io);
+    status = open_directories(core, err);
+    npk_wal_end end;
+    if (status == NPK_OK)
+        status = npk_wal_create(core->wal, &end, err);
+    if (status == NPK_OK) {
+        rc = io->sync(io, core->root); /* the names of the directories */
+        if (rc)
+            status = npk_fail_errno(err, rc, "could not sync the store directory");
+    }
+    if (status == NPK_OK)
+        status = format_write(core, err);
+    if (status == NPK_OK) {
+        rc = io->sync_parent(io, core->root, core->path);
+        if (rc)
+            status = npk_fail_errno(err, rc, "could not sync the directory that holds the store");
+    }
+    return status;
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------------------------ */
+
+static npk_status may_create(npk_core *core, npk_error *err)
+{
+    npk_file_info info;
+    if (core->io->info_at(core->io, core->root, RUST_METADATA, &info) == 0)
+        return npk_fail(err, NPK_FORMAT,
+                        "directory \"%s\" belongs to the Rust package of this name (it holds %s); convert it with python -m "
+                        "numpack.migrate",
+                        core->path, RUST_METADATA);
+    if (core->settings.mode == NPK_MODE_READ || core->settings.mode == NPK_MODE_UPDATE)
+        return npk_fail(err, NPK_NOT_FOUND, "no store in directory \"%s\": file \"%s\" is missing", core->path,
+                        NPK_FILE_FORMAT);
+    return NPK_OK;
+}
+
+/* Steps 3 (got it) to 5. */
+static npk_status open_first(npk_core *core, npk_error *err)
+{
+    npk_status status = npk_format_read(core->io, core->root, core->uuid, &core->created_us, err);
+    if (status == NPK_NOT_FOUND) {
+        status = may_create(core, err);
+        if (status == NPK_OK)
+            status = create_store(core, err);
+    } else if (status == NPK_OK) {
+        if (core->settings.mode == NPK_MODE_EXCLUSIVE)
+            return npk_fail(err, NPK_EXISTS, "there is a store in directory \"%s\" already", core->path);
+        status = open_directories(core, err);
+    }
+    if (status == NPK_OK)
+        status = npk_wal_remove_leftovers(core->wal, err);
+    if (status == NPK_OK)
+        status = clear_index(core, err);
+    if (status == NPK_OK)
+        status = npk_control_create(core->io, core->index_directory, &core->control, err);
+    if (status == NPK_OK)
+        status = npk_recover_build_index(core, 0, err);
+    if (status == NPK_OK)
+        status = npk_orphans_remove(core, NULL, err);
+    if (status != NPK_OK)
+        return status;
+    npk_reclaim_note_checkpoints(core);
+    npk_reserve_ensure(core);
+    bool got = false;
+    status = npk_locks_try(core->io, core->lock_file, NPK_LOCK_OPEN, NPK_LOCK_SHARED, &got, err);
+    if (status == NPK_OK && !got)
+        status = npk_fail(err, NPK_BUSY, "could not share the lock of store \"%s\"", core->path);
+    return status;
+}
+
+/* Step 6. */
+static npk_status open_along(npk_core *core, npk_error *err)
+{
+    npk_status status = npk_format_read(core->io, core->root, core->uuid, &core->created_us, err);
+    if (status != NPK_OK)
+        return status;
+    if (core->settings.mode == NPK_MODE_EXCLUSIVE)
+        return npk_fail(err, NPK_EXISTS, "there is a store in directory \"%s\" already", core->path);
+    status = open_directories(core, err);
+    if (status == NPK_OK)
+        status = npk_control_open(core->io, core->index_directory, &core->control, err);
+    if (status != NPK_OK)
+        return status;
+    if (!atomic_load(&core->control->complete))
+        return npk_fail(err, NPK_CORRUPT, "the index of store \"%s\" is not complete although it is in use", core->path);
+    char name[NPK_FILE_NAME_SIZE];
+    core->index_name = atomic_load(&core->control->index_name);
+    npk_store_files_encode_index(core->index_name, name);
+    status = npk_index_open(core->io, core->index_directory, name, false, 0, &core->index, err);
+    if (status == NPK_OK)
+        npk_reclaim_note_checkpoints(core);
+    return status;
+}
+
+static npk_status open_lock_file(npk_core *core, npk_error *err)
+{
+    const npk_io *io = core->io;
+    npk_file_info info;
+    /* Do not leave a LOCK file in a directory that is no store and must not become one. */
+    if (io->info_at(io, core->root, NPK_FILE_FORMAT, &info) == ENOENT) {
+        npk_status status = may_create(core, err);
+        if (status != NPK_OK)
+            return status;
+    }
+    int rc = io->open(io, core->root, NPK_FILE_LOCK, NPK_OPEN_WRITE | NPK_OPEN_CREATE, &core->lock_file);
+    if (rc)
+        return npk_fail_errno(err, rc, "could not open file \"%s\" of store \"%s\"", NPK_FILE_LOCK, core->path);
+    return NPK_OK;
+}
+
+/* Steps 2 to 7. */
+static npk_status open_core(npk_core *core, npk_error *err)
+{
+    if (!core->settings.network && core->io->is_network(core->io, core->root))
+        return npk_fail(err, NPK_OTHER_HOST,
+                        "store \"%s\" lies on a network file system, where locks of other hosts are not seen; network=True "
+                        "opens it all the same",
+                        core->path);
+    npk_status status = open_lock_file(core, err);
+    if (status != NPK_OK)
+        return status;
+    npk_wait wait = {(uint64_t)core->settings.busy_timeout_ms * 1000, core->settings.interrupt,
+                     core->settings.interrupt_context};
+    status = npk_locks_wait(core->io, core->lock_file, NPK_LOCK_GATE, NPK_LOCK_EXCLUSIVE, &wait, err);
+    if (status == NPK_BUSY)
+        return npk_fail(err, NPK_BUSY, "store \"%s\" is being opened or closed by another process", core->path);
+    if (status != NPK_OK)
+        return status;
+    bool got = false;
+    status = npk_locks_check_name(core->io, core->root, core->lock_file, err);
+    if (status == NPK_OK)
+        status = npk_locks_try(core->io, core->lock_file, NPK_LOCK_OPEN, NPK_LOCK_EXCLUSIVE, &got, err);
+    if (status == NPK_OK && got) {
+        status = open_first(core, err);
+    } else if (status == NPK_OK) {
+        status = npk_locks_try(core->io, core->lock_file, NPK_LOCK_OPEN, NPK_LOCK_SHARED, &got, err);
+        if (status == NPK_OK && !got)
+            status = npk_fail(err, NPK_BUSY, "store \"%s\" is locked by another process", core->path);
+        if (status == NPK_OK)
+            status = open_along(core, err);
+    }
+    npk_locks_release(core->io, core->lock_file, NPK_LOCK_GATE);
+    return status;
+}
+
+static npk_status open_root(const npk_io *io, const char *path, const npk_settings *settings, npk_file **root,
+                            npk_file_info *info, npk_error *err)
+{
+    bool create = settings->mode == NPK_MODE_CREATE || settings->mode == NPK_MODE_EXCLUSIVE, created = false;
+    int rc = io->open_root(io, path, create, root, &created);
+    if (rc == ENOTDIR)
+        return npk_fail(err, NPK_EXISTS, "\"%s\" is not a directory", path);
+    if (rc)
+        return npk_fail_errno(err, rc, "could not open directory \"%s\"", path);
+    rc = io->info(io, *root, info);
+    if (rc) {
+        io->close(io, *root);
+        return npk_fail_errno(err, rc, "could not examine directory \"%s\"", path);
+    }
+    return NPK_OK;
+}
+
+npk_status npk_opening_open(const npk_io *io, const char *path, const npk_settings *settings, npk_core **out,
+                            npk_error *err)
+{
+    (void)pthread_once(&fork_once, watch_forks);
+    npk_file *root = NULL;
+    npk_file_info info;
+    npk_status status = open_root(io, path, settings, &root, &info, err);
+    if (status != NPK_OK)
+        return status;
+    (void)pthread_mutex_lock(&registry_mutex);
+    npk_core *core = find_core(io, &info);
+    if (core) {
+        io->close(io, root);
+        if (settings->mode == NPK_MODE_EXCLUSIVE)
+            status = npk_fail(err, NPK_EXISTS, "there is a store in directory \"%s\" already", path);
+        else
+            core->handle_count++;
+    } else {
+        status = make_core(io, root, &info, path, settings, &core, err);
+        if (status == NPK_OK) {
+            status = open_core(core, err);
+            if (status == NPK_OK) {
+                core->handle_count = 1;
+                core->next = registry;
+                registry = core;
+                npk_worker_start(core);
+            } else {
+                free_core(core);
+            }
+        }
+    }
+    (void)pthread_mutex_unlock(&registry_mutex);
+    if (status == NPK_OK)
+        *out = core;
+    else if (status != NPK_EXISTS)
+        status = npk_context(err, status, "open store \"%s\"", path);
+    return status;
+}
+
+/* ---- closing -------------------------------------------------------------------------------------------------------------------- */
+
+/* The last process: leave the log with a watermark and a checkpoint at its end, so that the next open has nothing to do. */
+static npk_status close_last(npk_core *core, npk_error *err)
+{
+    npk_position position = {0};
+    npk_status status = npk_reclaim_position(core, &position, err);
+    if (status != NPK_OK || position.lsn == atomic_load(&core->checkpoint_lsn))
+        return status;
+    bool done = false;
+    status = npk_writer_mark(core, &done, err);
+    if (status == NPK_OK)
+        status = npk_reclaim_checkpoint(core, err);
+    if (status == NPK_OK)
+        status = npk_reclaim_run(core, false, err);
+    return status;
+}
+
+static npk_status close_core(npk_core *core, npk_error *err)
+{
+    npk_worker_stop(core);
+    npk_view_forget_arrays(core);
+    /* The directory may be gone: then there is nothing to leave in order, and nothing to complain about. */
+    if (npk_locks_check_name(core->io, core->root, core->lock_file, NULL) != NPK_OK)
+        return NPK_OK;
+    npk_wait wait = {(uint64_t)core->settings.busy_timeout_ms * 1000, NULL, NULL};
+    npk_status status = npk_locks_wait(core->io, core->lock_file, NPK_LOCK_GATE, NPK_LOCK_EXCLUSIVE, &wait, err);
+    if (status != NPK_OK)
+        return status == NPK_BUSY ? NPK_OK : status; /* others are at the gate: they are not gone, so we are not the last */
+    bool last = false;
+    status = npk_locks_try(core->io, core->lock_file, NPK_LOCK_OPEN, NPK_LOCK_EXCLUSIVE, &last, err);
+    if (status == NPK_OK && last) {
+        status = close_last(core, err);
+        if (status == NPK_OK)
+            npk_reserve_ensure(core);
+    }
+    npk_locks_release(core->io, core->lock_file, NPK_LOCK_GATE);
+    return status;
+}
+
+npk_status npk_opening_close(npk_core *core, npk_error *err)
+{
+    if (atomic_load(&core->is_forked)) {
+        /* The parent's: its mutexes and maps may be in any state here. The descriptors that matter are closed; the rest is left. */
+        return NPK_OK;
+    }
+    npk_status status = NPK_OK;
+    (void)pthread_mutex_lock(&registry_mutex);
+    if (--core->handle_count == 0) {
+        for (npk_core **link = &registry; *link; link = &(*link)->next) {
+            if (*link == core) {
+                *link = core->next;
+                break;
+            }
+        }
+        status = close_core(core, err);
+        if (status != NPK_OK)
+            status = npk_context(err, status, "close store \"%s\"", core->path);
+        free_core(core);
+    }
+    (void)pthread_mutex_unlock(&registry_mutex);
+    return status;
+}

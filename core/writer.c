@@ -1,0 +1,334 @@
+/* writer.c - being the one writer. */
+#include "writer.h"
+
+#include <errno.h>
+
+#include "apply.h"
+#include "bytes.h"
+#include "error.h"
+#include "recover.h"
+#include "reserve.h"
+#include "view.h"
+
+/* ---- the lock --------------------------------------------------------------------------------------------------------- */
+
+#define WAIT_SLICE_US 20000u
+
+/* Name the holder in a busy error, from what control says: a hint, but a good one. */
+static npk_status fail_busy(npk_core *core, npk_error *err)
+{
+    char host[64], program[64];
+    memcpy(host, core->control->writer_host, sizeof host);
+    memcpy(program, core->control->writer_program, sizeof program);
+    host[sizeof host - 1] = program[sizeof program - 1] = '\0';
+    uint64_t since = atomic_load(&core->control->writer_since_us), now = core->io->now_us(core->io);
+    return npk_fail(err, NPK_BUSY, "store \"%s\" is being written by process %llu (%s on %s) since %.1f s; try again later",
+                    core->path, (unsigned long long)atomic_load(&core->control->writer_pid), program, host,
+                    now > since ? (double)(now - since) / 1e6 : 0.0);
+}
+
+/* The threads of this process in turn. */
+static npk_status take_mutex(npk_core *core, const npk_wait *wait, uint64_t deadline_us, npk_error *err)
+{
+    npk_status status = NPK_OK;
+    (void)pthread_mutex_lock(&core->writer_mutex);
+    while (core->writer_held && status == NPK_OK) {
+        uint64_t now = core->io->monotonic_us(core->io);
+        if (now >= deadline_us || pthread_equal(core->writer_thread, pthread_self())) {
+            status = fail_busy(core, err); /* waiting for oneself would never end */
+            break;
+        }
+        uint64_t slice = npk_min_u64(WAIT_SLICE_US, deadline_us - now);
+        (void)npk_cond_wait_us(&core->writer_free, &core->writer_mutex, slice);
+        if (core->writer_held && wait->interrupt) {
+            (void)pthread_mutex_unlock(&core->writer_mutex);
+            if (wait->interrupt(wait->context))
+                status = npk_fail(err, NPK_INTERRUPTED, "interrupted while waiting for the writer lock");
+            (void)pthread_mutex_lock(&core->writer_mutex);
+        }
+    }
+    if (status == NPK_OK) {
+        core->writer_held = true;
+        core->writer_thread = pthread_self();
+    }
+    (void)pthread_mutex_unlock(&core->writer_mutex);
+    return status;
+}
+
+static void give_mutex(npk_core *core)
+{
+    (void)pthread_mutex_lock(&core->writer_mutex);
+    core->writer_held = false;
+    (void)pthread_cond_signal(&core->writer_free);
+    (void)pthread_mutex_unlock(&core->writer_mutex);
+}
+
+static npk_status take_lock(npk_core *core, const npk_wait *wait, npk_error *err)
+{
+    uint64_t deadline = core->io->monotonic_us(core->io);
+    if (npk_add_overflow(deadline, wait->timeout_us, &deadline))
+        deadline = UINT64_MAX;
+    npk_status status = take_mutex(core, wait, deadline, err);
+    if (status != NPK_OK)
+        return status;
+    uint64_t now = core->io->monotonic_us(core->io);
+    npk_wait rest = *wait;
+    rest.timeout_us = now < deadline ? deadline - now : 0;
+    status = npk_locks_wait(core->io, core->lock_file, NPK_LOCK_WRITER, NPK_LOCK_EXCLUSIVE, &rest, err);
+    if (status == NPK_BUSY)
+        status = fail_busy(core, err);
+    if (status != NPK_OK)
+        give_mutex(core);
+    return status;
+}
+
+static void say_who_writes(npk_core *core)
+{
+    npk_process process;
+    memset(&process, 0, sizeof process);
+    core->io->process(core->io, &process);
+    memcpy(core->control->writer_host, process.host, sizeof process.host);
+    memcpy(core->control->writer_program, core->settings.program[0] ? core->settings.program : process.program,
+           sizeof core->control->writer_program);
+    atomic_store(&core->control->writer_pid, process.pid);
+}
+
+static npk_status read_state(npk_core *core, npk_store_state *state, npk_error *err)
+{
+    npk_kv *kv = NULL;
+    npk_status status = npk_view_begin(core, &kv, err);
+    if (status != NPK_OK)
+        return status;
+    bool found = false;
+    status = npk_catalog_get_state(kv, state, &found, err);
+    npk_view_end(core, kv);
+    if (status == NPK_OK && !found)
+        status = npk_catalog_fail(err, NPK_TABLE_STORE);
+    return status;
+}
+
+static bool same_end(const npk_wal_end *a, const npk_wal_end *b)
+{
+    return a->lsn == b->lsn && a->epoch == b->epoch && a->seq == b->seq;
+}
+
+/* With the lock held: the state to go on from, and the log positioned behind it. */
+static npk_status prepare(npk_core *core, npk_store_state *state, npk_error *err)
+{
+    npk_status status = npk_locks_check_name(core->io, core->root, core->lock_file, err);
+    if (status == NPK_OK)
+        status = read_state(core, state, err);
+    bool tail = false;
+    if (status == NPK_OK)
+        tail = atomic_load(&core->control->poison) || atomic_load(&core->control->writer_active);
+    if (status == NPK_OK && !tail)
+        status = npk_wal_has_tail(core->wal, &state->end, &tail, err);
+    if (status == NPK_OK && tail) {
+        status = npk_recover_tail(core, false, err);
+        if (status == NPK_OK)
+            status = read_state(core, state, err);
+    }
+    if (status != NPK_OK)
+        return status;
+    uint64_t generation = atomic_load(&core->control->generation);
+    if (generation != core->log_generation || !same_end(&core->log_end, &state->end)) {
+        if (generation != core->log_generation)
+            npk_wal_forget_segments(core->wal);
+        status = npk_wal_start(core->wal, &state->end, err);
+        if (status != NPK_OK)
+            return status;
+        core->log_generation = generation;
+        core->log_end = state->end;
+    }
+    return NPK_OK;
+}
+
+npk_status npk_writer_acquire(npk_core *core, const npk_wait *wait, npk_store_state *state, npk_error *err)
+{
+    if (core->read_only)
+        return npk_fail(err, NPK_READ_ONLY, "store \"%s\" is open for reading only", core->path);
+    npk_status status = take_lock(core, wait, err);
+    if (status != NPK_OK)
+        return status;
+    status = prepare(core, state, err);
+    if (status != NPK_OK) {
+        npk_writer_release(core, false);
+        return status;
+    }
+    say_who_writes(core);
+    atomic_store(&core->control->writer_since_us, core->io->now_us(core->io));
+    atomic_store(&core->control->writer_active, 1);
+    return NPK_OK;
+}
+
+void npk_writer_release(npk_core *core, bool clean)
+{
+    if (clean)
+        atomic_store(&core->control->writer_active, 0);
+    npk_locks_release(core->io, core->lock_file, NPK_LOCK_WRITER);
+    give_mutex(core);
+}
+
+/* ---- log, sync, publish ------------------------------------------------------------------------------------------------ */
+
+/* The log and the index part ways: whatever of the transaction reached the disk must become void before the lock is given up. */
+static void discard_tail(npk_core *core)
+{
+    core->log_generation = UINT64_MAX; /* the log must be positioned again */
+    (void)npk_recover_tail(core, true, NULL); /* poisons the store when it fails */
+}
+
+/* Publish with the log's end. The transaction is committed already when the log is synced, so a failing index is rebuilt. */
+static npk_status publish(npk_core *core, npk_kv *kv, npk_error *err)
+{
+    npk_wal_end end = npk_wal_get_end(core->wal);
+    npk_status status = npk_apply_end(kv, &end, err);
+    if (status == NPK_OK)
+        status = npk_index_publish(core->index, kv, err);
+    npk_kv_clear(kv);
+    if (status == NPK_OK) {
+        core->log_end = end;
+        return NPK_OK;
+    }
+    npk_status rebuilt = npk_recover_build_index(core, 0, err);
+    core->log_generation = UINT64_MAX;
+    return rebuilt;
+}
+
+static void raise_durable(npk_core *core, uint64_t lsn)
+{
+    uint64_t known = atomic_load(&core->control->durable_lsn);
+    while (known < lsn && !atomic_compare_exchange_weak(&core->control->durable_lsn, &known, lsn)) {
+    }
+}
+
+npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
+                             npk_position *position, npk_error *err)
+{
+    uint8_t meta[12];
+    npk_put_u64(meta, core->io->now_us(core->io));
+    npk_put_u32(meta + 8, record_count);
+    npk_wal_place place;
+    npk_record record = {.type = NPK_RECORD_COMMIT, .transaction = transaction, .meta = meta, .meta_size = sizeof meta};
+    /* Room first: nothing may stop the publishing of what the log has committed. */
+    npk_status status = npk_apply_commit(kv, &record, err);
+    if (status == NPK_OK)
+        status = npk_index_reserve(core->index, npk_kv_change_count(kv) + 1, npk_kv_change_size(kv) + 256, err);
+    if (status != NPK_OK)
+        return status; /* the caller aborts */
+    status = npk_wal_append(core->wal, NPK_RECORD_COMMIT, transaction, atomic_load(&core->control->durable_lsn), meta,
+                            sizeof meta, NULL, 0, false, &place, err);
+    if (status == NPK_OK)
+        status = sync == NPK_SYNC_COMMIT ? npk_wal_sync(core->wal, err) : npk_wal_write(core->wal, err);
+    if (status != NPK_OK) {
+        npk_kv_clear(kv);
+        discard_tail(core);
+        return npk_context(err, status, "commit");
+    }
+    npk_wal_end end = npk_wal_get_end(core->wal);
+    if (core->pause_before_publish_us)
+        core->io->sleep_us(core->io, core->pause_before_publish_us);
+    status = publish(core, kv, err);
+    if (status != NPK_OK) {
+        /* Committed in the log, invisible in the index: the next writer's tail procedure publishes it. */
+        atomic_store(&core->control->poison, 1);
+        atomic_fetch_add(&core->control->generation, 1);
+        return npk_context(err, NPK_POISONED, "the transaction is in the log, but the index could not be rebuilt");
+    }
+    if (sync == NPK_SYNC_COMMIT)
+        raise_durable(core, end.lsn);
+    if (position) {
+        position->epoch = end.epoch;
+        position->lsn = end.lsn;
+    }
+    atomic_fetch_add(&core->commits, 1);
+    atomic_store(&core->last_commit_us_monotonic, core->io->monotonic_us(core->io));
+    return NPK_OK;
+}
+
+npk_status npk_writer_abort(npk_core *core, npk_kv *kv, uint64_t begin_lsn, uint64_t transaction, npk_error *err)
+{
+    npk_kv_clear(kv);
+    if (core->log_generation == UINT64_MAX)
+        return NPK_OK; /* the tail was discarded already */
+    npk_status status = npk_wal_undo(core->wal, begin_lsn, transaction, atomic_load(&core->control->durable_lsn), err);
+    if (status == NPK_OK && npk_wal_get_end(core->wal).lsn == begin_lsn)
+        return NPK_OK; /* nothing had left the buffer */
+    /* A void record was needed: publish the new end, so that no later writer takes it for a dead writer's tail. */
+    if (status == NPK_OK)
+        status = npk_index_reserve(core->index, 1, 256, err);
+    if (status == NPK_OK)
+        status = npk_wal_write(core->wal, err);
+    if (status == NPK_OK)
+        return publish(core, kv, err);
+    discard_tail(core);
+    return status;
+}
+
+/* ---- the watermark ------------------------------------------------------------------------------------------------------ */
+
+npk_status npk_writer_flush(npk_core *core, npk_error *err)
+{
+    for (;;) {
+        uint64_t generation = atomic_load(&core->control->generation);
+        npk_store_state state;
+        npk_status status = read_state(core, &state, err);
+        if (status != NPK_OK || state.end.lsn <= atomic_load(&core->control->durable_lsn))
+            return status;
+        status = npk_wal_sync_segment(core->wal, state.end.seq, err);
+        if (status != NPK_OK) {
+            atomic_store(&core->control->poison, 1);
+            atomic_fetch_add(&core->control->generation, 1);
+            return npk_context(err, status, "flush");
+        }
+        /* The system reports a failed write-back once: another thread or process may have been told instead of us. */
+        if (atomic_load(&core->control->poison))
+            return npk_fail(err, NPK_POISONED, "flush: a sync failed meanwhile; the next writer repairs the log");
+        if (atomic_load(&core->control->generation) == generation) {
+            raise_durable(core, state.end.lsn);
+            return NPK_OK;
+        }
+        /* The log was cut meanwhile: what was synced may not be the file that counts. Look again. */
+    }
+}
+
+npk_status npk_writer_mark(npk_core *core, bool *done, npk_error *err)
+{
+    *done = false;
+    npk_store_state state;
+    npk_wait wait = {0};
+    npk_status status = npk_writer_acquire(core, &wait, &state, err);
+    if (status == NPK_BUSY)
+        return NPK_OK;
+    if (status != NPK_OK)
+        return status;
+    npk_kv *kv = NULL;
+    status = npk_view_begin_write(core, &kv, err);
+    if (status != NPK_OK) {
+        npk_writer_release(core, true);
+        return status;
+    }
+    npk_wal_place place;
+    status = npk_index_reserve(core->index, 1, 256, err);
+    if (status == NPK_OK) {
+        /* Durable up to the record itself: first the sync that proves it. */
+        status = npk_writer_flush(core, err);
+        if (status == NPK_OK)
+            status = npk_wal_append(core->wal, NPK_RECORD_WATERMARK, 0, atomic_load(&core->control->durable_lsn), NULL, 0,
+                                    NULL, 0, false, &place, err);
+        if (status == NPK_OK)
+            status = npk_wal_sync(core->wal, err);
+        if (status != NPK_OK)
+            discard_tail(core);
+        else
+            status = publish(core, kv, err);
+    }
+    npk_view_end_write(core, kv);
+    bool clean = status == NPK_OK;
+    if (clean) {
+        raise_durable(core, core->log_end.lsn);
+        *done = true;
+    }
+    npk_writer_release(core, clean && !atomic_load(&core->control->poison));
+    return status;
+}

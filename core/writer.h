@@ -1,0 +1,28 @@
+/* writer.h - being the one writer: the lock, what a dead predecessor left, and the order log, sync, publish. */
+#ifndef NPK_CORE_WRITER_H
+#define NPK_CORE_WRITER_H
+
+#include "catalog.h"
+#include "core.h"
+
+/* Take the writer lock of process and store, repair what lies behind the published end, and get the log ready for appending.
+ * On success *state is the published state. BUSY names the holder. The lock is not held when it fails. */
+npk_status npk_writer_acquire(npk_core *core, const npk_wait *wait, npk_store_state *state, npk_error *err);
+/* Give it up. clean: nothing of ours lies behind the published end. */
+void npk_writer_release(npk_core *core, bool clean);
+
+/* Append the commit record for what kv collected and was logged since acquire (or the last commit), sync at level COMMIT, publish. The view's changes are
+ * consumed. On success the transaction is committed. On error it is not, whatever happened on disk: the tail was made void, or the
+ * store is poisoned. */
+npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
+                             npk_position *position, npk_error *err);
+/* Undo everything logged since begin_lsn, the published end at acquire. */
+npk_status npk_writer_abort(npk_core *core, npk_kv *kv, uint64_t begin_lsn, uint64_t transaction, npk_error *err);
+
+/* Make everything published durable: sync the current segment (older ones were synced when the log rolled) and raise the watermark.
+ * Needs no writer lock. A failure poisons the store. */
+npk_status npk_writer_flush(npk_core *core, npk_error *err);
+/* Append a watermark record, sync and publish, unless the log ends with one. Under the writer lock taken by try; *done false: busy. */
+npk_status npk_writer_mark(npk_core *core, bool *done, npk_error *err);
+
+#endif

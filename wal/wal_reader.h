@@ -1,0 +1,30 @@
+/* wal_reader.h - what reading shares between the scan and verification. The scan's interface is in wal.h. */
+#ifndef NPK_WAL_READER_H
+#define NPK_WAL_READER_H
+
+#include "wal_directory.h"
+
+/* One segment in memory: its bytes from the header to where its records must end. */
+typedef struct npk_wal_loaded {
+    npk_buffer bytes;
+    npk_segment_header header;
+    uint64_t end_offset; /* records end here at the latest: the record area's end, the cut, or the file's end */
+    bool is_short;       /* the file is shorter than its header says */
+} npk_wal_loaded;
+
+npk_status npk_wal_load(npk_wal *wal, const npk_wal_entry *entry, npk_wal_loaded *loaded, npk_error *err);
+
+static inline uint64_t npk_wal_loaded_lsn(const npk_wal_loaded *loaded, uint64_t offset)
+{
+    return loaded->header.first_lsn + (offset - NPK_WAL_HEADER_SIZE);
+}
+static inline npk_record_bounds npk_wal_loaded_bounds(const npk_wal_loaded *loaded, uint64_t offset)
+{
+    npk_record_bounds bounds = {npk_wal_loaded_lsn(loaded, offset), loaded->header.epoch, loaded->header.cut_epoch};
+    return bounds;
+}
+
+/* The next valid record at or behind offset and below limit; its offset, or limit when there is none. offset <= limit. */
+uint64_t npk_wal_search(const npk_wal_loaded *loaded, uint64_t offset, uint64_t limit, npk_record_header *header);
+
+#endif
