@@ -139,7 +139,8 @@ int main(int count, char **words)
         }
         times[i] = open_once();
     }
+    double middle = median(times, (size_t)rounds); /* sorts: the last is the worst */
     printf("{\"what\": \"%s\", \"open_ms\": %.2f, \"worst_ms\": %.2f}\n", killed ? "after a kill" : "after a clean close",
-           median(times, (size_t)rounds) * 1e3, times[rounds - 1] * 1e3);
+           middle * 1e3, times[rounds - 1] * 1e3);
     return 0;
 }
