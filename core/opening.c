@@ -600,7 +600,14 @@ static npk_status close_core(npk_core *core, npk_error *err)
     return status;
 }
 
-npk_status npk_opening_close(npk_core *core, npk_error *err)
+void npk_core_retain(npk_core *core)
+{
+    (void)pthread_mutex_lock(&registry_mutex);
+    core->handle_count++;
+    (void)pthread_mutex_unlock(&registry_mutex);
+}
+
+npk_status npk_core_release(npk_core *core, npk_error *err)
 {
     if (atomic_load(&core->is_forked)) {
         /* The parent's: its mutexes and maps may be in any state here. The descriptors that matter are closed; the rest is left. */

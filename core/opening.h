@@ -18,8 +18,9 @@
 /* Get the core of the store at path, opening it if need be. Counts one more user. */
 npk_status npk_opening_open(const npk_io *io, const char *path, const npk_settings *settings, npk_core **core,
                             npk_error *err);
-/* One user less; the last one closes. The core is gone then, whatever is returned. */
-npk_status npk_opening_close(npk_core *core, npk_error *err);
+/* One more user (a snapshot), one user less; the last one closes. */
+void npk_core_retain(npk_core *core);
+npk_status npk_core_release(npk_core *core, npk_error *err);
 
 /* Read FORMAT. NOT_FOUND when it is absent, FORMAT when it is not ours or newer, CORRUPT. */
 npk_status npk_format_read(const npk_io *io, npk_file *root, uint8_t uuid[16], uint64_t *created_us, npk_error *err);

@@ -1,6 +1,7 @@
 /* orphans.c - column files that nothing refers to. */
 #include "orphans.h"
 
+#include <string.h>
 #include <errno.h>
 
 #include "alloc.h"

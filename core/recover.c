@@ -1,6 +1,7 @@
 /* recover.c - index = f(checkpoint, log), and the tail procedure. Step numbers are those of recover.h. */
 #include "recover.h"
 
+#include <string.h>
 #include <inttypes.h>
 
 #include "apply.h"

@@ -1,6 +1,7 @@
 /* view.c - views of the newest committed state, the cache of arrays, and pins. */
 #include "view.h"
 
+#include <string.h>
 #include <errno.h>
 
 #include "alloc.h"

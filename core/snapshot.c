@@ -1,0 +1,269 @@
+/* snapshot.c - snapshots, and the public calls that read: lists, attributes, arrays. */
+#include "snapshot.h"
+
+#include "alloc.h"
+#include "bytes.h"
+#include "error.h"
+#include "opening.h"
+#include "txn.h"
+
+struct npk_snapshot {
+    npk_core *core;         /* retained: the pin outlives close */
+    npk_kv *kv;             /* mutex: a view belongs to one thread at a time */
+    pthread_mutex_t mutex;
+    npk_position position;
+};
+
+/* ---- taking one ------------------------------------------------------------------------------------------------------- */
+
+struct copy {
+    npk_kv *to;
+    npk_table table;
+};
+
+static npk_status copy_entry(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
+                             bool *stop, npk_error *err)
+{
+    (void)stop;
+    struct copy *copy = context;
+    return npk_kv_put(copy->to, copy->table, key, key_size, value, value_size, err);
+}
+
+npk_status npk_snapshot_copy(npk_kv *from, npk_kv **out, npk_error *err)
+{
+    struct copy copy = {0};
+    npk_status status = npk_kv_open(NULL, &copy.to, err);
+    if (status != NPK_OK)
+        return status;
+    for (int table = 0; table < NPK_TABLE_COUNT && status == NPK_OK; table++) {
+        copy.table = (npk_table)table;
+        if (copy.table != NPK_TABLE_SUMS)
+            status = npk_kv_scan(from, copy.table, NULL, 0, NULL, 0, copy_entry, &copy, err);
+        npk_kv_forget_marks(copy.to);
+    }
+    if (status != NPK_OK) {
+        npk_kv_close(copy.to);
+        return status;
+    }
+    *out = copy.to;
+    return NPK_OK;
+}
+
+static npk_status fail_forked(npk_error *err)
+{
+    return npk_fail(err, NPK_MISUSE, "the store was opened by a parent process; open it again in this one");
+}
+
+npk_status npk_snapshot_take(npk_store *store, npk_snapshot **out, npk_error *err)
+{
+    npk_core *core = store->core;
+    if (atomic_load(&core->is_forked))
+        return fail_forked(err);
+    npk_snapshot *snapshot = npk_calloc(1, sizeof *snapshot);
+    if (!snapshot)
+        return npk_fail(err, NPK_NO_MEMORY, "could not allocate a snapshot");
+    npk_status status;
+    do {
+        npk_kv *kv = NULL;
+        status = npk_view_begin(core, &kv, err);
+        if (status != NPK_OK)
+            break;
+        npk_store_state state;
+        bool found = false;
+        status = npk_catalog_get_state(kv, &state, &found, err);
+        if (status == NPK_OK && !found)
+            status = npk_catalog_fail(err, NPK_TABLE_STORE);
+        if (status == NPK_OK)
+            status = npk_pin_take(core, state.end.lsn, err);
+        if (status == NPK_OK) {
+            snapshot->position.epoch = state.end.epoch;
+            snapshot->position.lsn = state.end.lsn;
+            status = npk_snapshot_copy(kv, &snapshot->kv, err);
+            if (status != NPK_OK)
+                npk_pin_release(core, state.end.lsn);
+        }
+        npk_view_end(core, kv);
+    } while (status == NPK_CONFLICT); /* reclaim passed between looking and pinning */
+    if (status != NPK_OK) {
+        npk_free(snapshot);
+        return status;
+    }
+    (void)pthread_mutex_init(&snapshot->mutex, NULL);
+    snapshot->core = core;
+    npk_core_retain(core);
+    *out = snapshot;
+    return NPK_OK;
+}
+
+void npk_snapshot_release(npk_snapshot *snapshot)
+{
+    if (!snapshot)
+        return;
+    npk_kv_close(snapshot->kv);
+    if (!atomic_load(&snapshot->core->is_forked)) {
+        npk_pin_release(snapshot->core, snapshot->position.lsn);
+        (void)npk_core_release(snapshot->core, NULL);
+    }
+    (void)pthread_mutex_destroy(&snapshot->mutex);
+    npk_free(snapshot);
+}
+
+npk_position npk_snapshot_position(const npk_snapshot *snapshot)
+{
+    return snapshot->position;
+}
+
+/* ---- reading from a source ---------------------------------------------------------------------------------------------- */
+
+npk_status npk_source_begin(const npk_source *source, npk_source_view *view, npk_error *err)
+{
+    memset(view, 0, sizeof *view);
+    if ((source->store != NULL) + (source->txn != NULL) + (source->snapshot != NULL) != 1)
+        return npk_fail(err, NPK_INVALID, "exactly one of store, txn and snapshot is the source");
+    if (source->store)
+        view->core = source->store->core;
+    else
+        view->core = source->txn ? source->txn->core : source->snapshot->core;
+    if (atomic_load(&view->core->is_forked))
+        return fail_forked(err);
+    if (source->store) {
+        view->from_store = true;
+        return npk_view_begin(view->core, &view->kv, err);
+    }
+    if (source->txn) {
+        if (source->txn->broken != NPK_OK)
+            return npk_fail(err, source->txn->broken, "an earlier failure broke this transaction; it can only be rolled back");
+        view->kv = source->txn->kv;
+    } else {
+        view->snapshot = source->snapshot;
+        (void)pthread_mutex_lock(&view->snapshot->mutex);
+        view->kv = source->snapshot->kv;
+    }
+    npk_status status = npk_kv_begin_read(view->kv, err);
+    if (status != NPK_OK && view->snapshot)
+        (void)pthread_mutex_unlock(&view->snapshot->mutex);
+    return status;
+}
+
+void npk_source_end(npk_source_view *view)
+{
+    if (view->from_store) {
+        npk_view_end(view->core, view->kv);
+        return;
+    }
+    npk_kv_end_read(view->kv);
+    if (view->snapshot)
+        (void)pthread_mutex_unlock(&view->snapshot->mutex);
+}
+
+/* ---- lists ---------------------------------------------------------------------------------------------------------------- */
+
+struct listing { /* copied first, so that the caller's function runs without the view */
+    npk_buffer bytes; /* u16 key size, key, NUL, u32 value size, value */
+    size_t skip;      /* bytes of the key in front of the name */
+};
+
+static npk_status copy_listed(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
+                              bool *stop, npk_error *err)
+{
+    (void)stop;
+    struct listing *listing = context;
+    npk_buffer_put_u16(&listing->bytes, (uint16_t)(key_size - listing->skip));
+    npk_buffer_put(&listing->bytes, key + listing->skip, key_size - listing->skip);
+    npk_buffer_put_u8(&listing->bytes, 0);
+    npk_buffer_put_u32(&listing->bytes, (uint32_t)value_size);
+    npk_buffer_put(&listing->bytes, value, value_size);
+    return listing->bytes.failed ? npk_fail(err, NPK_NO_MEMORY, "could not copy a list") : NPK_OK;
+}
+
+npk_status npk_list_arrays(const npk_source *source, void (*visit)(void *context, const char *name), void *context,
+                           npk_error *err)
+{
+    npk_source_view view;
+    npk_status status = npk_source_begin(source, &view, err);
+    if (status != NPK_OK)
+        return status;
+    struct listing listing = {.skip = 0};
+    npk_buffer_init(&listing.bytes);
+    status = npk_kv_scan(view.kv, NPK_TABLE_NAMES, NULL, 0, NULL, 0, copy_listed, &listing, err);
+    npk_source_end(&view);
+    npk_cursor cursor = npk_cursor_over(listing.bytes.data, listing.bytes.size);
+    while (status == NPK_OK && npk_cursor_left(&cursor)) {
+        size_t size = npk_cursor_u16(&cursor);
+        const uint8_t *name = npk_cursor_take(&cursor, size + 1);
+        (void)npk_cursor_take(&cursor, npk_cursor_u32(&cursor));
+        if (name)
+            visit(context, (const char *)name);
+    }
+    npk_buffer_release(&listing.bytes);
+    return status;
+}
+
+npk_status npk_list_attrs(const npk_source *source, const char *array,
+                          void (*visit)(void *context, const char *key, const void *value, size_t size), void *context,
+                          npk_error *err)
+{
+    npk_source_view view;
+    npk_status status = npk_source_begin(source, &view, err);
+    if (status != NPK_OK)
+        return status;
+    struct listing listing = {.skip = 8};
+    npk_buffer_init(&listing.bytes);
+    uint64_t id = 0;
+    bool found = true;
+    if (array)
+        status = npk_catalog_find_array(view.kv, array, &id, &found, err);
+    if (status == NPK_OK && !found)
+        status = npk_fail(err, NPK_NOT_FOUND, "no array \"%s\"", array);
+    uint8_t prefix[8];
+    if (status == NPK_OK)
+        status = npk_kv_scan(view.kv, NPK_TABLE_ATTRS, prefix, npk_key_u64(prefix, id), NULL, 0, copy_listed, &listing, err);
+    npk_source_end(&view);
+    npk_cursor cursor = npk_cursor_over(listing.bytes.data, listing.bytes.size);
+    while (status == NPK_OK && npk_cursor_left(&cursor)) {
+        size_t size = npk_cursor_u16(&cursor);
+        const uint8_t *key = npk_cursor_take(&cursor, size + 1);
+        size_t value_size = npk_cursor_u32(&cursor);
+        const uint8_t *value = npk_cursor_take(&cursor, value_size);
+        if (key && value)
+            visit(context, (const char *)key, value, value_size);
+    }
+    npk_buffer_release(&listing.bytes);
+    return status;
+}
+
+/* ---- arrays ---------------------------------------------------------------------------------------------------------------- */
+
+npk_status npk_array_open(const npk_source *source, const char *name, npk_array **array, npk_error *err)
+{
+    npk_status status = NPK_OK;
+    if (!name || name[0] == '\0' || strlen(name) > NPK_NAME_MAX)
+        return npk_fail(err, NPK_NOT_FOUND, "no array \"%.300s\"", name ? name : "");
+    if (source->store && !source->txn && !source->snapshot) {
+        if (atomic_load(&source->store->core->is_forked))
+            return fail_forked(err);
+        status = npk_view_array(source->store->core, name, array, err);
+    } else {
+        npk_source_view view;
+        status = npk_source_begin(source, &view, err);
+        if (status != NPK_OK)
+            return status;
+        npk_array_sources sources = npk_view_sources(view.core);
+        if (source->txn) { /* its own rows: in the log's buffer, and in column files that are not finished */
+            status = npk_wal_write(view.core->wal, err);
+            if (status != NPK_OK)
+                source->txn->broken = status;
+            sources.unfinished = npk_txn_unfinished;
+            sources.context = source->txn;
+        }
+        bool missing = false;
+        if (status == NPK_OK)
+            status = npk_array_build(view.kv, name, &sources, array, &missing, err);
+        if (status == NPK_NOT_FOUND && missing)
+            status = npk_context(err, NPK_CORRUPT, "a file is missing");
+        npk_source_end(&view);
+    }
+    if (status != NPK_OK)
+        npk_error_set_array(err, name);
+    return status;
+}

@@ -1,0 +1,116 @@
+/* worker.c - the background thread. */
+#include "worker.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "error.h"
+#include "limits.h"
+#include "reclaim.h"
+#include "writer.h"
+
+#define TICK_US 50000u          /* how often it looks when nothing is asked */
+#define WORK_EVERY_US 200000u   /* how often it considers folding and checkpoints */
+#define IDLE_US 1000000u        /* without a commit for so long: append a watermark record */
+
+struct worker_state {
+    uint64_t marked_lsn;        /* the log ended with a watermark record here */
+    uint64_t next_work_us, next_sync_us;
+};
+
+static void say(npk_core *core, const char *reason)
+{
+    (void)pthread_mutex_lock(&core->worker_mutex);
+    (void)snprintf(core->worker_reason, sizeof core->worker_reason, "%s", reason);
+    (void)pthread_mutex_unlock(&core->worker_mutex);
+}
+
+void npk_worker_explain(npk_core *core, char *text, size_t size)
+{
+    (void)pthread_mutex_lock(&core->worker_mutex);
+    (void)snprintf(text, size, "%s", core->worker_running ? core->worker_reason : "no background thread");
+    (void)pthread_mutex_unlock(&core->worker_mutex);
+}
+
+/* Failures here are not lost: the same call fails for the next writer, flush or close, which reports it. */
+static void note_failure(npk_core *core, const char *what, const npk_error *err)
+{
+    char text[128];
+    (void)snprintf(text, sizeof text, "%s failed: %.90s", what, err->message);
+    say(core, text);
+}
+
+static void tick(npk_core *core, struct worker_state *state)
+{
+    const npk_io *io = core->io;
+    uint64_t now = io->monotonic_us(io);
+    npk_error err = {0};
+    if (npk_locks_check_name(io, core->root, core->lock_file, NULL) != NPK_OK) {
+        say(core, "the store directory is gone");
+        return;
+    }
+    if (now >= state->next_sync_us && core->settings.sync == NPK_SYNC_INTERVAL) {
+        state->next_sync_us = now + (uint64_t)core->settings.sync_interval_ms * 1000;
+        if (npk_writer_flush(core, &err) != NPK_OK)
+            note_failure(core, "sync", &err);
+    }
+    uint64_t last_commit = atomic_load(&core->last_commit_us_monotonic);
+    if (last_commit && !npk_wal_has_spare(core->wal) && npk_wal_prepare_spare(core->wal, &err) != NPK_OK)
+        note_failure(core, "preparing a segment", &err);
+    npk_position position = {0};
+    if (last_commit && now - last_commit > IDLE_US && core->settings.sync != NPK_SYNC_NEVER &&
+        npk_reclaim_position(core, &position, NULL) == NPK_OK && position.lsn != state->marked_lsn) {
+        bool done = false;
+        if (npk_writer_mark(core, &done, &err) != NPK_OK)
+            note_failure(core, "writing a watermark", &err);
+        if (done && npk_reclaim_position(core, &position, NULL) == NPK_OK)
+            state->marked_lsn = position.lsn;
+    }
+    if (now >= state->next_work_us) {
+        char reason[128] = "";
+        state->next_work_us = now + WORK_EVERY_US;
+        if (npk_limits_work(core, reason, sizeof reason, &err) != NPK_OK)
+            note_failure(core, "compaction", &err);
+        else
+            say(core, reason);
+    }
+}
+
+static void *run(void *context)
+{
+    npk_core *core = context;
+    struct worker_state state = {0};
+    (void)pthread_mutex_lock(&core->worker_mutex);
+    while (!core->worker_stop) {
+        uint64_t wait = TICK_US;
+        if (core->settings.sync == NPK_SYNC_INTERVAL && (uint64_t)core->settings.sync_interval_ms * 500 < wait)
+            wait = (uint64_t)core->settings.sync_interval_ms * 500 + 1;
+        (void)npk_cond_wait_us(&core->worker_wake, &core->worker_mutex, wait);
+        if (core->worker_stop)
+            break;
+        (void)pthread_mutex_unlock(&core->worker_mutex);
+        tick(core, &state);
+        (void)pthread_mutex_lock(&core->worker_mutex);
+    }
+    (void)pthread_mutex_unlock(&core->worker_mutex);
+    return NULL;
+}
+
+void npk_worker_start(npk_core *core)
+{
+    if (!core->settings.background || core->read_only || core->settings.mode == NPK_MODE_READ)
+        return;
+    core->worker_running = npk_thread_start(&core->worker_thread, run, core) == 0;
+}
+
+void npk_worker_stop(npk_core *core)
+{
+    if (!core->worker_running)
+        return;
+    (void)pthread_mutex_lock(&core->worker_mutex);
+    core->worker_stop = true;
+    (void)pthread_cond_signal(&core->worker_wake);
+    (void)pthread_mutex_unlock(&core->worker_mutex);
+    (void)pthread_join(core->worker_thread, NULL);
+    core->worker_running = false;
+}
