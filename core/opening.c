@@ -243,15 +243,13 @@ static int note_name(void *context, const char *name)
     return 0;
 }
 
-/* Throw away everything in index/: OPEN is held exclusive, so nobody uses it. */
-static npk_status clear_index(npk_core *core, npk_error *err)
+npk_status npk_index_directory_clear(const npk_io *io, npk_file *directory, npk_error *err)
 {
-    const npk_io *io = core->io;
     struct name_list list = {0};
-    int rc = io->list(io, core->index_directory, note_name, &list);
+    int rc = io->list(io, directory, note_name, &list);
     for (size_t i = 0; i < list.count && !rc; i++) {
         npk_file *inner = NULL;
-        if (io->open(io, core->index_directory, list.names[i], NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &inner) == 0) {
+        if (io->open(io, directory, list.names[i], NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &inner) == 0) {
             struct name_list files = {0};
             rc = io->list(io, inner, note_name, &files);
             for (size_t k = 0; k < files.count && !rc; k++)
@@ -259,9 +257,9 @@ static npk_status clear_index(npk_core *core, npk_error *err)
             npk_free(files.names);
             io->close(io, inner);
             if (!rc)
-                rc = io->remove_directory(io, core->index_directory, list.names[i]);
+                rc = io->remove_directory(io, directory, list.names[i]);
         } else {
-            rc = io->unlink(io, core->index_directory, list.names[i]);
+            rc = io->unlink(io, directory, list.names[i]);
         }
     }
     npk_free(list.names);
@@ -411,7 +409,7 @@ static npk_status open_first(npk_core *core, npk_error *err)
     if (status == NPK_OK)
         status = npk_wal_remove_leftovers(core->wal, err);
     if (status == NPK_OK)
-        status = clear_index(core, err);
+        status = npk_index_directory_clear(core->io, core->index_directory, err);
     if (status == NPK_OK)
         status = npk_control_create(core->io, core->index_directory, &core->control, err);
     if (status == NPK_OK)

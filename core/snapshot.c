@@ -29,7 +29,7 @@ static npk_status copy_entry(void *context, const uint8_t *key, size_t key_size,
     return npk_kv_put(copy->to, copy->table, key, key_size, value, value_size, err);
 }
 
-npk_status npk_snapshot_copy(npk_kv *from, npk_kv **out, npk_error *err)
+npk_status npk_snapshot_copy(npk_kv *from, bool with_sums, npk_kv **out, npk_error *err)
 {
     struct copy copy = {0};
     npk_status status = npk_kv_open(NULL, &copy.to, err);
@@ -37,7 +37,7 @@ npk_status npk_snapshot_copy(npk_kv *from, npk_kv **out, npk_error *err)
         return status;
     for (int table = 0; table < NPK_TABLE_COUNT && status == NPK_OK; table++) {
         copy.table = (npk_table)table;
-        if (copy.table != NPK_TABLE_SUMS)
+        if (with_sums || copy.table != NPK_TABLE_SUMS)
             status = npk_kv_scan(from, copy.table, NULL, 0, NULL, 0, copy_entry, &copy, err);
         npk_kv_forget_marks(copy.to);
     }
@@ -54,7 +54,7 @@ static npk_status fail_forked(npk_error *err)
     return npk_fail(err, NPK_MISUSE, "the store was opened by a parent process; open it again in this one");
 }
 
-npk_status npk_snapshot_take(npk_store *store, npk_snapshot **out, npk_error *err)
+npk_status npk_snapshot_take_copy(npk_store *store, bool with_sums, npk_snapshot **out, npk_error *err)
 {
     npk_core *core = store->core;
     if (atomic_load(&core->is_forked))
@@ -78,7 +78,7 @@ npk_status npk_snapshot_take(npk_store *store, npk_snapshot **out, npk_error *er
         if (status == NPK_OK) {
             snapshot->position.epoch = state.end.epoch;
             snapshot->position.lsn = state.end.lsn;
-            status = npk_snapshot_copy(kv, &snapshot->kv, err);
+            status = npk_snapshot_copy(kv, with_sums, &snapshot->kv, err);
             if (status != NPK_OK)
                 npk_pin_release(core, state.end.lsn);
         }
@@ -93,6 +93,16 @@ npk_status npk_snapshot_take(npk_store *store, npk_snapshot **out, npk_error *er
     npk_core_retain(core);
     *out = snapshot;
     return NPK_OK;
+}
+
+npk_status npk_snapshot_take(npk_store *store, npk_snapshot **snapshot, npk_error *err)
+{
+    return npk_snapshot_take_copy(store, false, snapshot, err);
+}
+
+npk_kv *npk_snapshot_view(npk_snapshot *snapshot)
+{
+    return snapshot->kv;
 }
 
 void npk_snapshot_release(npk_snapshot *snapshot)

@@ -5,8 +5,12 @@
 #include "core.h"
 #include "view.h"
 
-/* Copy all tables but the checksums of a view (reading begun) into a memory-only one. */
-npk_status npk_snapshot_copy(npk_kv *from, npk_kv **copy, npk_error *err);
+/* Copy all tables of a view (reading begun), the checksums of column files only when asked, into a memory-only one. */
+npk_status npk_snapshot_copy(npk_kv *from, bool with_sums, npk_kv **copy, npk_error *err);
+
+/* npk_snapshot_take with the choice, and the view inside: for the one thread that owns the snapshot. */
+npk_status npk_snapshot_take_copy(npk_store *store, bool with_sums, npk_snapshot **snapshot, npk_error *err);
+npk_kv *npk_snapshot_view(npk_snapshot *snapshot);
 
 /* Where a public read looks: begin gives a view to read from, end gives it back. Checks that exactly one source is named and that this is not a
  * forked child. */

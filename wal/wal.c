@@ -393,6 +393,8 @@ npk_status npk_wal_create(npk_wal *wal, npk_wal_end *end, npk_error *err)
     if (status != NPK_OK)
         return npk_context(err, status, "create log");
     npk_segment_release(segment);
+    npk_wal_set_current(wal, NULL); /* what is open may be the file that an unfinished creation left under this name */
+    npk_wal_forget_segments(wal);
     *end = (npk_wal_end){NPK_WAL_FIRST_LSN, 1, 1, NPK_WAL_FIRST_LSN, wal->segment_size, 0};
     return NPK_OK;
 }

@@ -160,8 +160,8 @@ static int posix_read(const npk_io *io, npk_file *file, uint64_t offset, void *b
 }
 
 /* A write or allocation beyond RLIMIT_FSIZE raises SIGXFSZ, which kills. It is directed at the calling thread, so it is held
- * back around the call and taken out of the queue: the caller sees EFBIG only. The two mask calls cost 0.1 to 0.2 us together,
- * no more than asking for the limit would, and leave no gap in which the limit can change. */
+ * back around the call and taken out of the queue: the caller sees EFBIG only. The two mask calls cost 0.6 us together beside
+ * 1.0 us for writing 4096 bytes to memory; asking for the limit instead costs as much and leaves a gap in which it can change. */
 static void hold_signals(const sigset_t *held, sigset_t *before)
 {
     (void)pthread_sigmask(SIG_BLOCK, held, before);

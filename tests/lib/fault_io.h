@@ -20,7 +20,7 @@ typedef struct fault_io fault_io;
 typedef enum fault_effect {
     FAULT_ERRNO,           /* the call does nothing and returns sys_errno */
     FAULT_SHORT,           /* read and write do half of what was asked (at least one byte); other calls pass */
-    FAULT_SHORT_THEN_ERRNO /* write: half, and the next write fails with sys_errno, as a disk that fills up; then as forever says */
+    FAULT_SHORT_THEN_ERRNO /* half, and the next matching call fails: a disk that fills up. Later ones as forever says */
 } fault_effect;
 
 typedef struct fault_plan {

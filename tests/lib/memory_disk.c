@@ -108,6 +108,7 @@ static memory_content *content_own(memory_content **content, size_t count)
         *content = copy;
     }
     memory_content *own = *content;
+    atomic_store(&own->hash, 0);
     if (own->count < count) {
         own->blocks = memory_resize(own->blocks, count * sizeof *own->blocks);
         memset(own->blocks + own->count, 0, (count - own->count) * sizeof *own->blocks);
@@ -163,25 +164,31 @@ void memory_content_trim(memory_content **content, uint64_t size)
         memset(block_own(&own->blocks[whole])->bytes + within, 0, BLOCK_SIZE - within);
 }
 
-uint64_t memory_content_hash(const memory_content *content, uint64_t size)
+static uint64_t hash_block(memory_block *block)
 {
-    uint64_t hash = npk_checksum(&size, sizeof size);
-    for (size_t i = 0; content && i < content->count; i++) {
-        memory_block *block = content->blocks[i];
-        /* A block of zeros and a missing one are the same content. */
-        if (!block)
-            continue;
-        uint64_t of_block = atomic_load(&block->hash);
-        if (of_block == 0) {
-            of_block = npk_is_zero(block->bytes, BLOCK_SIZE) ? 1 : npk_checksum(block->bytes, BLOCK_SIZE) | 2;
-            atomic_store(&block->hash, of_block);
-        }
-        if (of_block == 1)
-            continue;
-        uint64_t words[3] = {hash, i, of_block};
-        hash = npk_checksum(words, sizeof words);
+    uint64_t hash = atomic_load(&block->hash);
+    if (hash == 0) {
+        /* 1 says "all zeros": the same content as a missing block. */
+        hash = npk_is_zero(block->bytes, BLOCK_SIZE) ? 1 : npk_checksum(block->bytes, BLOCK_SIZE) | 2;
+        atomic_store(&block->hash, hash);
     }
     return hash;
+}
+
+uint64_t memory_content_hash(memory_content *content, uint64_t size)
+{
+    uint64_t hash = content ? atomic_load(&content->hash) : 1;
+    if (hash == 0) {
+        hash = 1;
+        for (size_t i = 0; i < content->count; i++) {
+            uint64_t words[3] = {hash, i, content->blocks[i] ? hash_block(content->blocks[i]) : 1};
+            if (words[2] != 1)
+                hash = npk_checksum(words, sizeof words) | 1;
+        }
+        atomic_store(&content->hash, hash);
+    }
+    uint64_t words[2] = {size, hash};
+    return npk_checksum(words, sizeof words);
 }
 
 /* ---- entries -------------------------------------------------------------------------------------------------------- */

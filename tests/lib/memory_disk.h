@@ -1,4 +1,4 @@
-/* memory_disk.h - the parts a crashable disk is made of; internal to tests/lib/memory_*.c.
+/* memory_disk.h - the parts a crashable disk is made of; internal to tests/lib.
  *
  * Contents, entry lists, names and records are counted and copied only when a shared one changes, so that a snapshot is a copy
  * of pointers. Counts are atomic: one snapshot may be materialized by several threads. */
@@ -33,6 +33,7 @@ typedef struct memory_block {
 
 typedef struct memory_content {
     atomic_int refs;
+    _Atomic uint64_t hash; /* of all blocks, 0: not computed */
     size_t count;
     memory_block **blocks; /* NULL: zeros */
 } memory_content;
@@ -42,7 +43,7 @@ void memory_content_release(memory_content *content);
 void memory_content_read(const memory_content *content, uint64_t offset, void *bytes, size_t size);
 void memory_content_write(memory_content **content, uint64_t offset, const void *bytes, size_t size);
 void memory_content_trim(memory_content **content, uint64_t size); /* zeros from size on */
-uint64_t memory_content_hash(const memory_content *content, uint64_t size);
+uint64_t memory_content_hash(memory_content *content, uint64_t size); /* bytes from size on must be zero */
 
 /* ---- entries of a directory, in byte order ------------------------------------------------------------------------ */
 
@@ -149,7 +150,7 @@ struct memory_io {
     void *hook_context;
 };
 
-memory_io *memory_io_create_bare(const memory_io_options *options); /* without the top directory */
+memory_io *memory_io_create_bare(const memory_io_options *options); /* without top directory and process */
 memory_inode *memory_inode_find(const memory_io *memory, uint64_t id); /* NULL: none */
 memory_inode *memory_inode_add(memory_io *memory, uint64_t id, bool is_directory);
 /* Drop the inodes that nothing can reach any more. */

@@ -206,7 +206,7 @@ START_TEST(an_error_tells_status_text_and_context)
     ck_assert_str_eq(err.message, "open store \"s\": row 7 of array \"a\"");
 
     static const struct { int sys_errno; npk_status status; } cases[] = {
-        {ENOSPC, NPK_NO_SPACE}, {EDQUOT, NPK_NO_SPACE}, {ENOENT, NPK_NOT_FOUND}, {EROFS, NPK_READ_ONLY},
+        {ENOSPC, NPK_NO_SPACE}, {EDQUOT, NPK_NO_SPACE}, {EFBIG, NPK_NO_SPACE}, {ENOENT, NPK_NOT_FOUND}, {EROFS, NPK_READ_ONLY},
         {EACCES, NPK_READ_ONLY}, {EPERM, NPK_READ_ONLY}, {ENOMEM, NPK_NO_MEMORY}, {EIO, NPK_IO}, {EBADF, NPK_IO}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         ck_assert_int_eq(npk_fail_errno(&err, cases[i].sys_errno, "could not sync"), cases[i].status);

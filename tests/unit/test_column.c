@@ -12,6 +12,7 @@
 #include "column_format.h"
 #include "catalog.h"
 #include "error.h"
+#include "thread.h"
 
 static const npk_io *io;
 static char root[512];
@@ -140,7 +141,7 @@ START_TEST(headers_are_the_golden_ones)
     ck_assert_int_eq(memcmp(header.uuid, uuid, 16), 0);
     ck_assert_uint_eq(header.header_size, npk_column_header_size(&cases[_i].spec));
     ck_assert_uint_eq(header.version, cases[_i].version);
-    if (cases[_i].version == 3 || (uint8_t)cases[_i].spec.descr[5] < 0x80) {
+    if (strcmp(cases[_i].golden, "column_latin.npy") != 0) { /* written in Latin-1, not as given */
         ck_assert_uint_eq(header.descr_size, strlen(cases[_i].spec.descr));
         ck_assert_int_eq(memcmp(bytes + header.descr_offset, cases[_i].spec.descr, header.descr_size), 0);
     }
@@ -508,6 +509,43 @@ START_TEST(discarding_leaves_nothing)
 }
 END_TEST
 
+static void *get_and_release(void *context)
+{
+    const npk_column_summary *summaries = context;
+    size_t wrong = 0;
+    for (unsigned i = 0; i < 4000; i++) {
+        npk_column *column = NULL;
+        uint8_t row[100];
+        const void *rows = NULL;
+        if (get(&summaries[i * 7 % 100], &column, NULL) != NPK_OK || npk_column_read(column, 0, 1, row, NULL) != NPK_OK ||
+            npk_column_rows(column, &rows, NULL) != NPK_OK || memcmp(rows, row, 100) != 0)
+            wrong++;
+        npk_column_release(npk_column_retain(column));
+        npk_column_release(column);
+        if (i % 500 == 0)
+            npk_columns_forget(columns);
+    }
+    return (void *)wrong;
+}
+
+START_TEST(threads_share_open_files)
+{
+    uint8_t *rows = pattern(1000);
+    npk_column_summary summaries[100];
+    for (unsigned i = 0; i < 100; i++)
+        npk_column_writer_release(write_rows(&plain, rows, 1 + i % 10, 10, &summaries[i]));
+    pthread_t threads[4];
+    for (unsigned i = 0; i < 4; i++)
+        ck_assert_int_eq(npk_thread_start(&threads[i], get_and_release, summaries), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        void *wrong = NULL;
+        ck_assert_int_eq(pthread_join(threads[i], &wrong), 0);
+        ck_assert_ptr_null(wrong);
+    }
+    free(rows);
+}
+END_TEST
+
 static int allocations_left;
 static int fail_late(void *context, size_t size)
 {
@@ -568,6 +606,7 @@ int main(void)
     tcase_add_test(tests, open_files_are_shared_and_survive_their_name);
     tcase_add_test(tests, users_may_outlive_the_table);
     tcase_add_test(tests, few_files_are_kept_open);
+    tcase_add_test(tests, threads_share_open_files);
     tcase_add_test(tests, maps_point_at_the_row);
     tcase_add_test(tests, a_writer_shows_what_it_has);
     tcase_add_test(tests, discarding_leaves_nothing);

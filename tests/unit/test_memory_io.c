@@ -236,6 +236,35 @@ START_TEST(a_rename_without_a_sync_of_the_file_can_leave_it_empty)
 }
 END_TEST
 
+START_TEST(a_name_change_concerns_its_own_inode_whatever_else_was_lost)
+{
+    npk_file *old = create(root, "x");
+    put(old, 0, 'o', 5);
+    ck_assert_int_eq(io->sync(io, old), 0);
+    ck_assert_int_eq(io->sync(io, root), 0);
+    ck_assert_int_eq(io->unlink(io, root, "x"), 0);
+    npk_file *new = create(root, "x");
+    ck_assert_int_eq(io->unlink(io, root, "x"), 0);
+    ck_assert_str_eq(after("x", MEMORY_IO_KEEP_ONE, 0), "absent");
+    ck_assert_str_eq(after("x", MEMORY_IO_KEEP_ONE, 1), "empty");
+    ck_assert_str_eq(after("x", MEMORY_IO_KEEP_ONE, 2), "o5"); /* it was the new one that went */
+    ck_assert_int_eq(io->sync(io, root), 0);
+    ck_assert_str_eq(after("x", MEMORY_IO_NONE, 0), "absent");
+    io->close(io, old);
+    io->close(io, new);
+
+    npk_file *file = create(root, "a");
+    ck_assert_int_eq(io->sync(io, root), 0);
+    ck_assert_int_eq(io->rename(io, root, "a", "b"), 0);
+    ck_assert_int_eq(io->rename(io, root, "b", "c"), 0);
+    ck_assert_str_eq(after("a", MEMORY_IO_KEEP_ONE, 1), "absent"); /* moved, not doubled */
+    ck_assert_str_eq(after("c", MEMORY_IO_KEEP_ONE, 1), "empty");
+    ck_assert_str_eq(after("a", MEMORY_IO_NONE, 0), "empty");
+    ck_assert_str_eq(after("b", MEMORY_IO_KEEP_ONE, 0), "empty");
+    io->close(io, file);
+}
+END_TEST
+
 START_TEST(nothing_is_ordered_without_a_sync)
 {
     npk_file *one = create(root, "one"), *two = create(root, "two");
@@ -623,7 +652,7 @@ START_TEST(the_hook_sees_every_mutating_call_before_and_after)
 }
 END_TEST
 
-/* ---- the table -------------------------------------------------------------------------------------------------------------- */
+/* ---- the table ---------------------------------------------------------------------------------------------------- */
 
 START_TEST(opening_and_names_answer_as_the_system_does)
 {
@@ -938,6 +967,7 @@ int main(void)
     tcase_add_test(tests, an_ext4_like_sync_takes_the_name_along);
     tcase_add_test(tests, replacing_a_file_never_shows_anything_between);
     tcase_add_test(tests, a_rename_without_a_sync_of_the_file_can_leave_it_empty);
+    tcase_add_test(tests, a_name_change_concerns_its_own_inode_whatever_else_was_lost);
     tcase_add_test(tests, nothing_is_ordered_without_a_sync);
     tcase_add_test(tests, size_and_bytes_of_an_append_persist_apart);
     tcase_add_test(tests, bytes_lost_beyond_the_size_do_not_come_back);

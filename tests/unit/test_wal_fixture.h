@@ -91,7 +91,7 @@ static inline npk_wal_place put(fixture *f, const char *word, size_t size)
 {
     static uint8_t data[NPK_WAL_PAYLOAD_MAX];
     for (size_t i = 0; i < size; i++)
-        data[i] = (uint8_t)(word[0] + 31 * i);
+        data[i] = (uint8_t)((uint8_t)word[0] + 31 * i);
     return put_data(f, word, data, size, false);
 }
 

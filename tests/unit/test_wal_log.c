@@ -257,13 +257,13 @@ START_TEST(data_is_read_again_whole_and_in_parts_packed_or_not)
     fixture_create(&f);
     for (unsigned k = 0; k < 3; k++) {
         rng r = rng_seeded(k);
-        bool compressible = k > 0;
+        bool compressible = k < 2; /* last: a failure makes the next attempts be skipped */
         for (size_t i = 0; i < sizeof data; i++)
             data[i] = compressible ? (uint8_t)(i / 50) : (uint8_t)rng_next(&r);
-        npk_wal_place place = put_data(&f, "meta", data, k == 2 ? 1000 : sizeof data - 10000, true);
+        npk_wal_place place = put_data(&f, "meta", data, k == 1 ? 1000 : sizeof data - 10000, true);
         commit(&f);
-        size_t size = k == 2 ? 1000 : sizeof data - 10000;
-        ck_assert_int_eq(place.packed, k == 1);
+        size_t size = k == 1 ? 1000 : sizeof data - 10000;
+        ck_assert_int_eq(place.packed, k == 0);
         npk_segment *segment;
         OK(&f, npk_wal_segment(f.wal, place.seq, &segment, &f.err));
         for (unsigned round = 0; round < 50; round++) {
