@@ -88,6 +88,21 @@ npk_status recover_report_inspect(recover_report *report, const char *path, int 
     memset(&report->inspection, 0, sizeof report->inspection);
     report->inspection.struct_size = sizeof report->inspection;
     npk_status status = npk_inspect(path, deep, &visitor, &report->inspection, err);
+    /* Damage may end the look early; what was seen until then, and why it ended, is still the report. */
+    if (status == NPK_CORRUPT) {
+        report->inspection.verdict = NPK_STORE_DAMAGED;
+        if (json_array_size(report->findings) == 0) {
+            npk_finding finding = {.first_row = err->row, .row_count = err->row < 0 ? -1 : 1};
+            snprintf(finding.array, sizeof finding.array, "%s", err->array);
+            snprintf(finding.reason, sizeof finding.reason, "%.*s", (int)sizeof finding.reason - 1, err->message);
+            add_finding(report, &finding);
+        }
+        if (!report->inspection.reason[0])
+            snprintf(report->inspection.reason, sizeof report->inspection.reason, "%.*s",
+                     (int)sizeof report->inspection.reason - 1, err->message);
+        report->inspection.finding_count = json_array_size(report->findings);
+        status = NPK_OK;
+    }
     if (status == NPK_OK && report->failed) {
         memset(err, 0, sizeof *err);
         err->status = NPK_NO_MEMORY;

@@ -17,7 +17,7 @@ typedef struct recover_report {
 int recover_report_init(recover_report *report); /* 0, or -1: no memory */
 void recover_report_release(recover_report *report);
 
-/* npk_inspect into the report; progress may be NULL. */
+/* npk_inspect into the report; progress may be NULL. Damage is a verdict here, never a failure. */
 npk_status recover_report_inspect(recover_report *report, const char *path, int deep,
                                   int (*progress)(void *context, uint64_t done_size, uint64_t total_size),
                                   npk_error *err);
