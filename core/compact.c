@@ -73,12 +73,10 @@ static uint64_t choose_first_row(const npk_array *array)
     uint64_t size = rows * row_size;
     if (size <= WHOLE_BELOW || array->piece_count > PIECES_MAX)
         return 0;
-    uint64_t first = rows, pending_rows = 0;
+    uint64_t first = rows;
     for (uint64_t i = array->piece_count; i-- > 0;)
-        if (is_pending_source(array, array->pieces[i].source)) {
+        if (is_pending_source(array, array->pieces[i].source))
             first = array->pieces[i].first_row;
-            pending_rows += array->pieces[i].count;
-        }
     if (array->overlay_count)
         first = npk_min_u64(first, array->overlay[0].row);
     /* Scattered over most of the array, with little pending: still one rewrite; the worker waits until enough is pending. */
