@@ -425,8 +425,9 @@ static int round_of_kills(model *expected, uint64_t *dice, npk_sync level)
             reader(own_dice);
         }
     }
-    /* One in four dies while opening; the rest in the middle of work. Then others, or all at once. */
-    sleep_us(random_below(dice, 4) ? 2000 + random_below(dice, 60000) : random_below(dice, 3000));
+    /* One in four dies while opening, one in eight after long work, the rest in the middle. Then others, or all at once. */
+    uint64_t fate = random_below(dice, 8);
+    sleep_us(fate < 2 ? random_below(dice, 3000) : fate == 2 ? random_below(dice, 400000) : 2000 + random_below(dice, 60000));
     int all_at_once = random_below(dice, 2) == 0;
     while (alive > 0) {
         int victim = (int)random_below(dice, (uint64_t)alive);
