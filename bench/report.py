@@ -20,30 +20,39 @@ def run(*command):
 
 
 def count_syncs(commits, directory):
-    """Sync calls per commit: of the committing thread, and of all others (background preparation) apart."""
+    """Syncs per commit: of the committing thread, and of all others (background preparation) apart.
+
+    A write to a file opened O_SYNC or O_DSYNC is a sync as well. (LMDB opens such a descriptor whether it uses it or not.)
+    """
+    writes = ("write", "writev", "pwrite64", "pwritev", "pwritev2")
     with tempfile.NamedTemporaryFile("r", suffix=".strace") as trace:
-        command = ["strace", "-f", "-qq", "-o", trace.name, "-e", f"trace={','.join(sorted(SYNCS))},openat,open,write",
+        command = ["strace", "-f", "-qq", "-o", trace.name, "-e", f"trace={','.join((*sorted(SYNCS), *writes, 'openat', 'open', 'close'))}",
                    str(BUILD / "bench_commit"), "-s", "-n", str(commits), *directory]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"strace failed:\n{done.stderr}")
-        committing, background, inside, thread, flags = 0, 0, False, None, 0
+        committing, background, inside, thread, synchronous = 0, 0, False, None, set()
         for line in trace:
             pid, _, call = line.partition(" ")
             call = call.strip()
-            # A file opened O_SYNC or O_DSYNC at any time would sync without a call that could be counted.
-            if re.search(r"O_D?SYNC", call):
-                flags += 1
-            if "bench: first commit" in call:
+            name, _, rest = call.partition("(")
+            descriptor = re.match(r"\d+", rest)
+            descriptor = descriptor and descriptor.group()
+            if name in ("open", "openat"):
+                result = call.rpartition("= ")[2].split(" ")[0]
+                (synchronous.add if re.search(r"O_D?SYNC", call) else synchronous.discard)(result)
+            elif name == "close":
+                synchronous.discard(descriptor)
+            elif "bench: first commit" in call:
                 inside, thread = True, pid
             elif "bench: last commit" in call:
                 inside = False
-            elif inside and call.split("(")[0] in SYNCS:
+            elif inside and (name in SYNCS or name in writes and descriptor in synchronous):
                 if pid == thread:
                     committing += 1
                 else:
                     background += 1
-    return committing / commits, background / commits, flags
+    return committing / commits, background / commits
 
 
 def main():
@@ -64,9 +73,8 @@ def main():
     detail = f"store {commit['store_us']} us, bare {commit['bare_us']} us, lmdb {commit['lmdb_us']} us, {commit['bytes_per_commit']} bytes"
     figure("durable one-row commit / append + fdatasync", commit["store_over_bare"], 1.3, detail=detail)
     figure("durable commits per second / LMDB's synced commits", commit["rate_over_lmdb"], 1.7, at_most=False)
-    committing, background, flags = count_syncs(1000, directory)
+    committing, background = count_syncs(1000, directory)
     figure("syncs per commit (strace, 1,000 commits)", committing, 1.05, detail=f"background preparation {background:.3f} per commit")
-    figure("files opened O_SYNC or O_DSYNC", flags, 0)
     load = run(sys.executable, ROOT / "bench" / "load.py", *directory)
     figure("load of 1,000,000 x 10 float32 / np.load", load["ratio"], 0.6, detail=f"{load['load_ms']} ms, np.load {load['np_load_ms']} ms")
     for batch in (16 * 1024, 1024):
