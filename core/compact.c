@@ -154,7 +154,7 @@ static npk_status check_columns(struct fold *fold, npk_error *err)
         if (status == NPK_OK)
             status = npk_column_check(array->sources[s].column, (const uint64_t *)(const void *)list.sums.data,
                                       list.next_block, note_bad, bad, err);
-        if (status == NPK_OK && bad[1])
+        if (status == NPK_CORRUPT && bad[1])
             status = npk_fail(err, NPK_CORRUPT, "column file %016llx is damaged at data offset %llu",
                               (unsigned long long)array->sources[s].place.container, (unsigned long long)bad[0]);
         npk_buffer_release(&list.sums);

@@ -170,6 +170,9 @@ static npk_status make_core(const npk_io *io, npk_file *root, const npk_file_inf
     core->pin_slot = -1;
     core->log_generation = UINT64_MAX;
     core->pause_before_publish_us = pause_from_environment();
+    io->process(io, &core->process);
+    if (settings->program[0])
+        memcpy(core->process.program, settings->program, sizeof core->process.program);
     (void)pthread_rwlock_init(&core->index_lock, NULL);
     (void)pthread_mutex_init(&core->writer_mutex, NULL);
     (void)npk_cond_init(&core->writer_free);

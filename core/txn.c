@@ -172,7 +172,7 @@ npk_status npk_txn_undo_to(npk_txn *txn, const npk_savepoint *to, npk_error *err
     npk_status status =
         npk_wal_undo(txn->core->wal, to->lsn, txn->id, atomic_load(&txn->core->control->durable_lsn), err);
     if (status != NPK_OK)
-        txn->broken = status;
+        txn->broken = status; /* what was to be undone is still there */
     return status;
 }
 
@@ -222,8 +222,8 @@ npk_status npk_txn_log(npk_txn *txn, const npk_op *op, const void *data, size_t 
                          .raw_data_size = data_size};
     npk_status status = npk_wal_append(core->wal, record.type, record.transaction, record.watermark, record.meta,
                                        record.meta_size, data, data_size, true, &record.place, err);
-    if (status != NPK_OK && status != NPK_INVALID)
-        txn->broken = status; /* the log is in doubt */
+    if (status != NPK_OK && npk_wal_in_doubt(core->wal))
+        txn->broken = status;
     if (status == NPK_OK) {
         txn->record_count++;
         status = npk_apply(txn->kv, &record, err);
