@@ -7,6 +7,7 @@
 #include "error.h"
 #include "orphans.h"
 #include "reclaim.h"
+#include "recover.h"
 #include "row_index.h"
 #include "txn.h"
 #include "view.h"
@@ -413,7 +414,9 @@ npk_status npk_store_compact(npk_store *store, const char *name, npk_error *err)
         return npk_fail(err, NPK_MISUSE, "the store was opened by a parent process; open it again in this one");
     if (store->settings.mode == NPK_MODE_READ)
         return npk_fail(err, NPK_READ_ONLY, "store \"%s\" is open for reading only", core->path);
-    npk_status status = npk_compactor_acquire(core, false, err);
+    npk_status status = npk_recover_tell_loss(store, err);
+    if (status == NPK_OK)
+        status = npk_compactor_acquire(core, false, err);
     if (status != NPK_OK)
         return status;
     status = name ? npk_compact_array(core, name, NPK_FOLD_WHOLE, err) : npk_compact_all(core, NPK_FOLD_WHOLE, err);

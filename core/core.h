@@ -111,7 +111,7 @@ struct npk_store {
     npk_core *core;
     npk_settings settings;          /* of this handle: mode, sync, timeouts, interrupt */
     uint64_t open_transaction_count; /* atomic */
-    uint64_t seen_poison_generation; /* what was lost is said once per handle */
+    _Atomic uint64_t seen_lost_count; /* what was lost is said once per handle */
 };
 
 #endif

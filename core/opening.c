@@ -320,6 +320,15 @@ static npk_status refuse_lost_format(npk_core *core, npk_error *err)
     return NPK_OK;
 }
 
+/* Directories of an unfinished creation go too: a sync of their names may have failed, and only a name that is made anew is written by
+ * the next one. One that cannot be removed is used as it is. */
+static void remove_directories(npk_core *core)
+{
+    static const char *const names[] = {NPK_DIRECTORY_WAL, NPK_DIRECTORY_COLUMNS, NPK_DIRECTORY_CHECKPOINT};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        (void)core->io->remove_directory(core->io, core->root, names[i]);
+}
+
 static npk_status remove_segments(npk_core *core, npk_error *err)
 {
     const npk_io *io = core->io;
@@ -338,7 +347,15 @@ static npk_status remove_segments(npk_core *core, npk_error *err)
     return NPK_OK;
 }
 
-/* FORMAT is written last: before that the directory is not a store. */
+/* The store's own name first, FORMAT last: before that the directory is not a store. */
+static npk_status finish_creation(npk_core *core, npk_error *err)
+{
+    int rc = core->io->sync_parent(core->io, core->root, core->path);
+    if (rc)
+        return npk_fail_errno(err, rc, "could not sync the directory that holds the store");
+    return format_write(core, err);
+}
+
 static npk_status create_store(npk_core *core, npk_error *err)
 {
     const npk_io *io = core->io;
@@ -357,6 +374,7 @@ static npk_status create_store(npk_core *core, npk_error *err)
     core->columns = NULL;
     core->wal = NULL;
     core->columns_directory = core->checkpoint_directory = core->index_directory = NULL;
+    remove_directories(core);
     int rc = io->random(io, core->uuid, sizeof core->uuid);
     if (rc)
         return npk_fail_errno(err, rc, "could not get a random number");
@@ -370,14 +388,7 @@ static npk_status create_store(npk_core *core, npk_error *err)
         if (rc)
             status = npk_fail_errno(err, rc, "could not sync the store directory");
     }
-    if (status == NPK_OK)
-        status = format_write(core, err);
-    if (status == NPK_OK) {
-        rc = io->sync_parent(io, core->root, core->path);
-        if (rc)
-            status = npk_fail_errno(err, rc, "could not sync the directory that holds the store");
-    }
-    return status;
+    return status == NPK_OK ? finish_creation(core, err) : status;
 }
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------------ */
@@ -400,7 +411,8 @@ static npk_status may_create(npk_core *core, npk_error *err)
 static npk_status open_first(npk_core *core, npk_error *err)
 {
     npk_status status = npk_format_read(core->io, core->root, core->uuid, &core->created_us, err);
-    if (status == NPK_NOT_FOUND) {
+    bool created = status == NPK_NOT_FOUND;
+    if (created) {
         status = may_create(core, err);
         if (status == NPK_OK)
             status = create_store(core, err);
@@ -422,6 +434,12 @@ static npk_status open_first(npk_core *core, npk_error *err)
     if (status != NPK_OK)
         return status;
     npk_reclaim_note_checkpoints(core);
+    /* Without a checkpoint the creation may have failed where FORMAT has its name but the disk does not know it: give it anew. */
+    if (!created && atomic_load(&core->checkpoint_lsn) == 0) {
+        status = finish_creation(core, err);
+        if (status != NPK_OK)
+            return status;
+    }
     npk_reserve_ensure(core);
     bool got = false;
     status = npk_locks_try(core->io, core->lock_file, NPK_LOCK_OPEN, NPK_LOCK_SHARED, &got, err);
@@ -584,10 +602,11 @@ static npk_status close_core(npk_core *core, npk_error *err)
     npk_worker_stop(core);
     npk_view_forget_arrays(core);
     /* The directory may be gone: then there is nothing to leave in order, and nothing to complain about. */
-    if (npk_locks_check_name(core->io, core->root, core->lock_file, NULL) != NPK_OK)
-        return NPK_OK;
+    npk_status status = npk_locks_check_name(core->io, core->root, core->lock_file, err);
+    if (status != NPK_OK)
+        return status == NPK_MISUSE ? NPK_OK : status;
     npk_wait wait = {(uint64_t)core->settings.busy_timeout_ms * 1000, NULL, NULL};
-    npk_status status = npk_locks_wait(core->io, core->lock_file, NPK_LOCK_GATE, NPK_LOCK_EXCLUSIVE, &wait, err);
+    status = npk_locks_wait(core->io, core->lock_file, NPK_LOCK_GATE, NPK_LOCK_EXCLUSIVE, &wait, err);
     if (status != NPK_OK)
         return status == NPK_BUSY ? NPK_OK : status; /* others are at the gate: they are not gone, so we are not the last */
     bool last = false;

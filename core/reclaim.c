@@ -7,6 +7,7 @@
 #include "checkpoint.h"
 #include "error.h"
 #include "orphans.h"
+#include "recover.h"
 #include "store_files.h"
 #include "txn.h"
 #include "view.h"
@@ -262,7 +263,9 @@ npk_status npk_store_checkpoint(npk_store *store, npk_error *err)
         return npk_fail(err, NPK_MISUSE, "the store was opened by a parent process; open it again in this one");
     if (store->settings.mode == NPK_MODE_READ)
         return npk_fail(err, NPK_READ_ONLY, "store \"%s\" is open for reading only", core->path);
-    npk_status status = npk_compactor_acquire(core, false, err);
+    npk_status status = npk_recover_tell_loss(store, err);
+    if (status == NPK_OK)
+        status = npk_compactor_acquire(core, false, err);
     if (status != NPK_OK)
         return status;
     status = npk_reclaim_checkpoint(core, err);

@@ -125,7 +125,8 @@ static npk_status settle_end(npk_core *core, const npk_replay *replay, npk_wal_e
         return npk_recover_refuse(&replay->scan, err);
     /* Only a checkpoint at the very end proves that what is read is what the disk holds: after a kill the bytes may be in the page
      * cache alone, even after a failed sync. Cutting copies them into a file of its own and syncs that. */
-    if (replay->scan.verdict == NPK_WAL_CLEAN && replay->checkpoint_lsn == replay->scan.end.lsn) {
+    uint64_t proven = replay->checkpoint_lsn ? replay->checkpoint_lsn : NPK_WAL_FIRST_LSN; /* an empty log proves itself */
+    if (replay->scan.verdict == NPK_WAL_CLEAN && replay->scan.end.lsn == proven) {
         *end = replay->scan.end;
         return NPK_OK;
     }
@@ -227,8 +228,27 @@ static npk_status repair_after_failed_sync(npk_core *core, const npk_store_state
         return status;
     npk_store_state now;
     status = read_published_end(core, &now, err);
-    if (status == NPK_OK && now.end.lsn < published->end.lsn)
+    /* Not by LSN: the published end may lie behind the void record of an aborted transaction, which is nobody's loss. */
+    if (status == NPK_OK && now.next_transaction < published->next_transaction) {
         atomic_store(&core->control->poison_lost_lsn, now.end.lsn);
+        atomic_fetch_add(&core->control->poison_lost_count, 1);
+    }
+    return status;
+}
+
+npk_status npk_recover_tell_loss(npk_store *store, npk_error *err)
+{
+    npk_core *core = store->core;
+    uint64_t count = atomic_load(&core->control->poison_lost_count);
+    if (atomic_exchange(&store->seen_lost_count, count) == count)
+        return NPK_OK;
+    uint64_t lsn = atomic_load(&core->control->poison_lost_lsn);
+    npk_status status = npk_fail(err, NPK_POISONED,
+                                 "a sync failed and took transactions that were committed but not durable: those behind %" PRIu64
+                                 " are gone; the store is repaired and can be used",
+                                 lsn);
+    if (err)
+        err->lsn = lsn;
     return status;
 }
 

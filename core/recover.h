@@ -33,6 +33,9 @@ npk_status npk_recover_build_index(npk_core *core, uint64_t stop_lsn, npk_error 
  * writer failed and its transaction is to be void), cuts, applies, publishes. Poisons the store when it cannot. */
 npk_status npk_recover_tail(npk_core *core, bool discard, npk_error *err);
 
+/* What a failed sync took of the published transactions is said once to each handle: POISONED, then OK. */
+npk_status npk_recover_tell_loss(npk_store *store, npk_error *err);
+
 /* The message for a damaged log. */
 npk_status npk_recover_refuse(const npk_wal_scan *scan, npk_error *err);
 

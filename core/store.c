@@ -8,6 +8,7 @@
 #include "error.h"
 #include "opening.h"
 #include "reclaim.h"
+#include "recover.h"
 #include "view.h"
 #include "worker.h"
 #include "writer.h"
@@ -68,6 +69,7 @@ npk_status npk_store_open(const char *path, const npk_options *options, npk_stor
         npk_free(store);
         return status;
     }
+    atomic_store(&store->seen_lost_count, atomic_load(&store->core->control->poison_lost_count));
     *out = store;
     return NPK_OK;
 }
@@ -104,6 +106,8 @@ npk_status npk_store_position(npk_store *store, npk_position *position, npk_erro
 npk_status npk_store_flush(npk_store *store, npk_error *err)
 {
     npk_status status = check_usable(store, err);
+    if (status == NPK_OK)
+        status = npk_recover_tell_loss(store, err);
     return status == NPK_OK ? npk_writer_flush(store->core, err) : status;
 }
 

@@ -6,6 +6,7 @@
 #include "bytes.h"
 #include "error.h"
 #include "limits.h"
+#include "recover.h"
 #include "view.h"
 #include "writer.h"
 
@@ -43,15 +44,24 @@ npk_status npk_txn_begin(npk_store *store, uint32_t timeout_ms, npk_txn **txn, n
         return npk_fail(err, NPK_MISUSE, "the store was opened by a parent process; open it again in this one");
     if (store->settings.mode == NPK_MODE_READ)
         return npk_fail(err, NPK_READ_ONLY, "store \"%s\" is open for reading only", store->core->path);
-    npk_status status = npk_limits_enforce(store->core, err);
+    npk_status status = npk_recover_tell_loss(store, err);
+    if (status == NPK_OK)
+        status = npk_limits_enforce(store->core, err);
     if (status != NPK_OK)
         return status;
     if (timeout_ms == UINT32_MAX)
         timeout_ms = store->settings.busy_timeout_ms;
     npk_wait wait = {(uint64_t)timeout_ms * 1000, store->settings.interrupt, store->settings.interrupt_context};
-    status = npk_txn_begin_core(store->core, &wait, txn, err);
+    npk_txn *made = NULL;
+    status = npk_txn_begin_core(store->core, &wait, &made, err);
     if (status == NPK_OK) {
-        (*txn)->store = store;
+        status = npk_recover_tell_loss(store, err); /* the repair may have happened in there */
+        if (status != NPK_OK)
+            npk_txn_abort(made);
+    }
+    if (status == NPK_OK) {
+        *txn = made;
+        made->store = store;
         __atomic_fetch_add(&store->open_transaction_count, 1, __ATOMIC_SEQ_CST);
     }
     return status;
