@@ -204,10 +204,13 @@ class Demo:
         least = REQUIRED["MiB committed"] * (1 << 20) // (BATCH * ROW_SIZE) + 1
         until = max(found, least) + DROP_EVERY // 2
         job = self.start(until=until)
-        while job.poll() is None:
-            self.sample()
-            self.screen.bar(self.marker.get("acknowledged") / until, "last life, left alone")
-            time.sleep(0.02)
+        try:
+            while job.poll() is None:
+                self.sample()
+                self.screen.bar(self.marker.get("acknowledged") / until, "last life, left alone")
+                time.sleep(0.02)
+        finally:
+            job.kill()
         self.sample()
         if job.returncode:
             raise Failure(f"the last life ended with status {job.returncode}")

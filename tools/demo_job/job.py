@@ -4,6 +4,7 @@ It knows nothing of being killed. Everything of a batch - rows, statistics, drop
 is in the store says exactly where to go on.
 """
 import argparse
+import os
 
 import numpy as np
 
@@ -49,13 +50,15 @@ def main():
     parser.add_argument("--until", type=int, help="stop after this many batches; otherwise go on until killed")
     given = parser.parse_args()
 
+    driver = os.getppid()
     digits = Digits.from_file(given.source)
     marker = Marker(given.marker)
     marker.set(phase=OPENING)
     with numpack.NumPack(given.store, **LIMITS) as npk:
         number = npk.attrs.get("offset", 0)
         marker.set(phase=BETWEEN, acknowledged=number)
-        while given.until is None or number < given.until:
+        # Without a driver nobody would ever end it.
+        while (given.until is None or number < given.until) and os.getppid() == driver:
             ingest(npk, digits, number, marker)
             number += 1
             stats = npk.stats()
