@@ -5,7 +5,7 @@
 #include "apply.h"
 #include "bytes.h"
 #include "error.h"
-#include "limits.h"
+#include "upkeep.h"
 #include "recover.h"
 #include "view.h"
 #include "writer.h"
@@ -46,7 +46,7 @@ npk_status npk_txn_begin(npk_store *store, uint32_t timeout_ms, npk_txn **txn, n
         return npk_fail(err, NPK_READ_ONLY, "store \"%s\" is open for reading only", store->core->path);
     npk_status status = npk_recover_tell_loss(store, err);
     if (status == NPK_OK)
-        status = npk_limits_enforce(store->core, err);
+        status = npk_upkeep_enforce(store->core, err);
     if (status != NPK_OK)
         return status;
     if (timeout_ms == UINT32_MAX)
@@ -213,6 +213,16 @@ npk_status npk_txn_rollback_to(npk_txn *txn, uint64_t savepoint, npk_error *err)
     /* A void record moved the log on: the savepoint's place is behind it now. */
     txn->savepoints[savepoint] = npk_txn_here(txn);
     return status;
+}
+
+npk_status npk_txn_release_savepoint(npk_txn *txn, uint64_t savepoint, npk_error *err)
+{
+    if (savepoint >= txn->savepoint_count)
+        return npk_fail(err, NPK_MISUSE, "the savepoint is gone");
+    txn->savepoint_count = savepoint;
+    if (savepoint == 0)
+        npk_kv_forget_marks(txn->kv);
+    return NPK_OK;
 }
 
 /* ---- logging --------------------------------------------------------------------------------------------------------- */

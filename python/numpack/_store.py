@@ -453,10 +453,13 @@ class NumPack:
                     return operation(txn)
                 savepoint = txn.savepoint()
                 try:
-                    return operation(txn)
+                    result = operation(txn)
                 except BaseException:
                     txn.rollback_to(savepoint)
+                    txn.release_savepoint(savepoint)
                     raise
+                txn.release_savepoint(savepoint)
+                return result
         txn = self._begin(self._writable())
         try:
             result = operation(txn)

@@ -147,6 +147,7 @@ class Transaction:
                 except BaseException:
                     self._undo()
                     raise
+                root._core.release_savepoint(self._savepoint)
             elif root._core is not None:
                 self._undo()
         if self in root._blocks:
@@ -198,7 +199,9 @@ class Transaction:
 
     def _undo(self):
         """Undo this inner block and what is inside it."""
-        self._root._core.rollback_to(self._savepoint)
+        core = self._root._core
+        core.rollback_to(self._savepoint)
+        core.release_savepoint(self._savepoint)
 
     def _roll_back_all(self, reason):
         core, self._core = self._core, None

@@ -120,7 +120,9 @@ static PyObject *txn_savepoint(PyObject *object, PyObject *unused)
     return PyLong_FromUnsignedLongLong(savepoint);
 }
 
-static PyObject *txn_rollback_to(PyObject *object, PyObject *number)
+typedef npk_status (*savepoint_call)(npk_txn *txn, uint64_t savepoint, npk_error *err);
+
+static PyObject *with_savepoint(PyObject *object, PyObject *number, savepoint_call function)
 {
     unsigned long long savepoint = PyLong_AsUnsignedLongLong(number);
     if (PyErr_Occurred())
@@ -129,7 +131,17 @@ static PyObject *txn_rollback_to(PyObject *object, PyObject *number)
     npk_txn *txn = call_begin(&call, object);
     if (txn == NULL)
         return NULL;
-    return call_end(&call, npk_txn_rollback_to(txn, savepoint, &call.err));
+    return call_end(&call, function(txn, savepoint, &call.err));
+}
+
+static PyObject *txn_rollback_to(PyObject *object, PyObject *number)
+{
+    return with_savepoint(object, number, npk_txn_rollback_to);
+}
+
+static PyObject *txn_release_savepoint(PyObject *object, PyObject *number)
+{
+    return with_savepoint(object, number, npk_txn_release_savepoint);
 }
 
 /* Fills *data and checks that it holds count rows of row_size bytes. */
@@ -353,6 +365,8 @@ static PyMethodDef txn_methods[] = {
     {"commit", txn_commit, METH_O, "commit($self, sync, /)\n--\n\nMake it permanent; (epoch, lsn) of its end."},
     {"abort", txn_abort, METH_NOARGS, "abort($self, /)\n--\n\nForget it. Harmless when finished."},
     {"savepoint", txn_savepoint, METH_NOARGS, "savepoint($self, /)\n--\n\nA number for rollback_to."},
+    {"release_savepoint", txn_release_savepoint, METH_O,
+     "release_savepoint($self, savepoint, /)\n--\n\nKeep what was done since and forget the savepoint."},
     {"rollback_to", txn_rollback_to, METH_O, "rollback_to($self, savepoint, /)\n--\n\nUndo everything since."},
     {"save", txn_save, METH_VARARGS,
      "save($self, name, descr, row_size, tail, zero_dim, row_count, data, /)\n--\n\nCreate or replace an array whole."},
