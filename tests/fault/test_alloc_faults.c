@@ -56,7 +56,7 @@ START_TEST(test_every_allocation_fails)
         return;
     const world_scenario *scenario = &world_scenarios[_i / 2];
     bool forever = _i % 2;
-    uint64_t fired = 0, cases = 0, stride = given ? strtoull(given, NULL, 10) : forever ? 5 : 2;
+    uint64_t fired = 0, cases = 0, stride = given && atoi(given) > 0 ? (uint64_t)atoi(given) : forever ? 11 : 4;
     for (uint64_t k = 0; one_case(scenario, k, forever, &fired); k += stride)
         cases++;
     printf("%s%s: %llu cases, %llu failed allocations\n", scenario->name, forever ? " for good" : "",

@@ -37,7 +37,7 @@ static void history_push(world *w, const model *now, bool committed)
     model_copy(&w->history[w->newest + 1], now);
     if (committed)
         w->newest++;
-    w->in_doubt = !committed;
+    w->in_doubt = !committed && model_hash(now) != model_hash(&w->history[w->newest]);
 }
 
 /* ---- making worlds ------------------------------------------------------------------------------------------------------ */
@@ -165,6 +165,8 @@ static int find_state(world *w, const npk_source *source, int lowest, int highes
 static void settle_doubt(world *w, int seen)
 {
     if (w->in_doubt && seen == w->newest + 1) {
+        ck_assert_msg(w->doubt_status == NPK_POISONED, "%s: a transaction whose commit failed with %s is there", w->label,
+                      npk_status_kind(w->doubt_status));
         w->newest = seen;
         w->present_after_error++;
     }
@@ -199,6 +201,7 @@ static npk_status transact(world *w, npk_sync level, operations *run)
     }
     npk_status committed = npk_txn_commit(txn, level, NULL, &w->err);
     history_push(w, &now, committed == NPK_OK);
+    w->doubt_status = committed;
     if (committed == NPK_OK && level == NPK_SYNC_COMMIT)
         w->durable = w->newest;
     model_release(&now);

@@ -2,7 +2,8 @@
  *
  * A world knows every state the store may show: history[0 .. newest] are the contents after each transaction whose commit
  * returned OK, history[durable] is the newest that a power cut may not take. A transaction whose commit failed is kept as
- * history[newest + 1] (in_doubt) until the store was seen once without faults: from then on it is there or gone for good.
+ * history[newest + 1] (in_doubt) until the store was seen once without faults: from then on it is there or gone for good. In the
+ * process that got the error it may be there only if that was POISONED; a crash right behind the error may keep it or not.
  *
  * A scenario is a list of steps on a world. Steps return the status of the store's call and never check anything but that: the
  * checks come afterwards, when the faults are gone (world_settle). */
@@ -30,7 +31,8 @@ typedef struct world {
     bool go_on;         /* after a failed operation the transaction is committed with what it has, not rolled back */
     rng random;
     npk_error err;
-    uint64_t present_after_error; /* commits that failed and were there all the same */
+    npk_status doubt_status;      /* of the commit in doubt */
+    uint64_t present_after_error; /* commits that failed with POISONED and were there all the same */
     char real_path[64], label[256];
 } world;
 
