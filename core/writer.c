@@ -223,10 +223,12 @@ npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, u
     if (status == NPK_OK)
         status = sync == NPK_SYNC_COMMIT ? npk_wal_sync(core->wal, err) : npk_wal_write(core->wal, err);
     if (status != NPK_OK) {
-        if (npk_wal_in_doubt(core->wal)) {
-            npk_kv_clear(kv);
-            discard_tail(core);
-        } /* else nothing of the commit record left the buffer: the caller aborts */
+        if (!npk_wal_in_doubt(core->wal)) /* nothing of the commit record left the buffer: the caller aborts */
+            return npk_context(err, status, "commit");
+        npk_kv_clear(kv);
+        discard_tail(core);
+        if (atomic_load(&core->control->poison)) /* whole, part or nothing of it may be on disk, and that could not be changed */
+            return npk_context(err, NPK_POISONED, "commit: not known to be undone; the next writer or open decides");
         return npk_context(err, status, "commit");
     }
     npk_wal_end end = npk_wal_get_end(core->wal);
@@ -234,8 +236,8 @@ npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, u
         core->io->sleep_us(core->io, core->pause_before_publish_us);
     status = publish(core, kv, err);
     if (status != NPK_OK) {
-        /* Committed in the log, invisible in the index: the next writer's tail procedure publishes it. */
-        atomic_store(&core->control->poison, 1);
+        /* Committed in the log, invisible in the index: the next writer finds us active and its tail procedure publishes it. Not poison:
+         * no sync failed, and a repair of poison keeps only what was published. */
         atomic_fetch_add(&core->control->generation, 1);
         return npk_context(err, NPK_POISONED, "the transaction is in the log, but the index could not be rebuilt");
     }

@@ -12,8 +12,8 @@ npk_status npk_writer_acquire(npk_core *core, const npk_wait *wait, npk_store_st
 void npk_writer_release(npk_core *core, bool clean);
 
 /* Append the commit record for what kv collected and was logged since acquire (or the last commit), sync at level COMMIT, publish. The view's changes are
- * consumed. On success the transaction is committed. On error it is not, whatever happened on disk: the tail was made void, or the
- * store is poisoned. */
+ * consumed. On success the transaction is committed. On error it is not, whatever happened on disk: the tail was made void. POISONED: it may
+ * be; the next writer or open decides. */
 npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
                              npk_position *position, npk_error *err);
 /* Undo everything logged since begin_lsn, the published end at acquire. */

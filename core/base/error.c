@@ -93,6 +93,7 @@ npk_status npk_context(npk_error *err, npk_status status, const char *format, ..
         size_t used = strlen(err->message);
         int wanted = snprintf(err->message + used, sizeof err->message - used, ": %s", reason);
         (void)wanted; /* a message that does not fit is cut */
+        err->status = status;
     }
     return status;
 }

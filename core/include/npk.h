@@ -192,7 +192,8 @@ NPK_API npk_status npk_store_verify(npk_store *store,
  * (names the holder), INTERRUPTED, READ_ONLY, POISONED, IO, NO_SPACE, CORRUPT. */
 NPK_API npk_status npk_txn_begin(npk_store *store, uint32_t timeout_ms, npk_txn **txn, npk_error *err);
 /* sync: the level of this commit. On success *position is the end of the transaction. After an error nothing of the
- * transaction is there. The handle is gone whatever is returned. A transaction without changes writes nothing. */
+ * transaction is there, but for POISONED: the disk refused the repair too, and the next writer or open decides. The handle is
+ * gone whatever is returned. A transaction without changes writes nothing. */
 NPK_API npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, npk_error *err);
 NPK_API void npk_txn_abort(npk_txn *txn);
 /* Savepoints nest. rollback_to undoes everything since; the savepoint itself stays usable. */
