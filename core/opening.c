@@ -519,6 +519,8 @@ static npk_status open_core(npk_core *core, npk_error *err)
         if (status == NPK_OK)
             status = open_along(core, err);
     }
+    if (status != NPK_OK)
+        npk_locks_release(core->io, core->lock_file, NPK_LOCK_OPEN); /* before GATE, as at close */
     npk_locks_release(core->io, core->lock_file, NPK_LOCK_GATE);
     return status;
 }
@@ -616,6 +618,7 @@ static npk_status close_core(npk_core *core, npk_error *err)
         if (status == NPK_OK)
             npk_reserve_ensure(core);
     }
+    npk_locks_release(core->io, core->lock_file, NPK_LOCK_OPEN); /* before GATE: whoever passes it next must be able to take OPEN */
     npk_locks_release(core->io, core->lock_file, NPK_LOCK_GATE);
     return status;
 }
