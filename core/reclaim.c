@@ -8,6 +8,7 @@
 #include "error.h"
 #include "orphans.h"
 #include "recover.h"
+#include "reserve.h"
 #include "store_files.h"
 #include "txn.h"
 #include "view.h"
@@ -237,6 +238,7 @@ npk_status npk_reclaim_run(npk_core *core, bool hard, npk_error *err)
     if (status == NPK_OK && list.count) {
         status = retire(core, &list, err);
         npk_view_trim_arrays(core);
+        npk_columns_forget(core->columns); /* an open file keeps its bytes on the disk after it was unlinked */
         if (status == NPK_OK)
             status = unlink_columns(core, &list, &removed, err);
     }
@@ -270,6 +272,14 @@ npk_status npk_store_checkpoint(npk_store *store, npk_error *err)
     status = npk_reclaim_checkpoint(core, err);
     if (status == NPK_OK)
         status = npk_reclaim_run(core, false, err);
+    if (status == NPK_NO_SPACE) {
+        npk_reserve_release(core); /* it is for this */
+        status = npk_reclaim_checkpoint(core, err);
+    }
+    if (status == NPK_OK && atomic_load(&core->control->reserve_gone)) {
+        status = npk_reclaim_run(core, true, err); /* one kept checkpoint suffices until there is room */
+        npk_reserve_ensure(core);
+    }
     npk_compactor_release(core);
     return status;
 }

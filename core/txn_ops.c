@@ -6,6 +6,7 @@
 #include "alloc.h"
 #include "bytes.h"
 #include "error.h"
+#include "reserve.h"
 #include "row_index.h"
 #include "txn.h"
 
@@ -167,7 +168,9 @@ static npk_status append_rows(npk_txn *txn, uint64_t id, npk_array_record *array
         npk_add_overflow(array->next_slot, count, &end) || npk_mul_overflow(array->row_size, count, &end))
         return npk_fail(err, NPK_SHAPE, "array \"%s\" cannot have so many rows", array->name);
     npk_op op = {.type = NPK_OP_APPEND, .array = id, .time_us = now_us(txn), .first = array->next_slot};
-    npk_status status = NPK_OK;
+    npk_status status = npk_reserve_require(txn->core, err);
+    if (status != NPK_OK)
+        return status;
     if (is_bulk(txn, array->row_size, count)) {
         npk_bulk *bulk = NULL;
         status = get_bulk(txn, id, array, count, &bulk, err);
@@ -504,6 +507,8 @@ npk_status npk_txn_replace(npk_txn *txn, const char *name, uint64_t count, const
     struct target *targets = NULL;
     if (array.zero_dim)
         status = npk_fail(err, NPK_SHAPE, "array \"%s\" is 0-d: it has no rows to replace", name);
+    if (status == NPK_OK)
+        status = npk_reserve_require(txn->core, err);
     else if (count > SIZE_MAX / sizeof *targets || !(targets = npk_alloc((size_t)count * sizeof *targets)))
         status = npk_fail(err, NPK_NO_MEMORY, "could not allocate %llu row numbers", (unsigned long long)count);
     for (uint64_t i = 0; i < count && status == NPK_OK; i++) {
@@ -536,6 +541,8 @@ npk_status npk_txn_replace_run(npk_txn *txn, const char *name, uint64_t first, u
     struct target *targets = NULL;
     if (array.zero_dim)
         status = npk_fail(err, NPK_SHAPE, "array \"%s\" is 0-d: it has no rows to replace", name);
+    if (status == NPK_OK)
+        status = npk_reserve_require(txn->core, err);
     else if (first > array.row_count || count > array.row_count - first)
         status = fail_row(err, &array, (int64_t)npk_max_u64(first, array.row_count));
     else if (count > SIZE_MAX / sizeof *targets || !(targets = npk_alloc((size_t)count * sizeof *targets)))
