@@ -74,12 +74,10 @@ static uint64_t choose_first_row(const npk_array *array)
     uint64_t size = rows * row_size;
     if (size <= WHOLE_BELOW || array->piece_count > PIECES_MAX)
         return 0;
-    uint64_t first = rows, pending_rows = 0;
+    uint64_t first = rows;
     for (uint64_t i = array->piece_count; i-- > 0;)
-        if (is_pending_source(array, array->pieces[i].source)) {
+        if (is_pending_source(array, array->pieces[i].source))
             first = array->pieces[i].first_row;
-            pending_rows += array->pieces[i].count;
-        }
     if (array->overlay_count)
         first = npk_min_u64(first, array->overlay[0].row);
     /* Scattered over most of the array, with little pending: still one rewrite; the worker waits until enough is pending. */
@@ -157,7 +155,7 @@ static npk_status check_columns(struct fold *fold, npk_error *err)
         if (status == NPK_OK)
             status = npk_column_check(array->sources[s].column, (const uint64_t *)(const void *)list.sums.data,
                                       list.next_block, note_bad, bad, err);
-        if (status == NPK_OK && bad[1])
+        if (status == NPK_CORRUPT && bad[1])
             status = npk_fail(err, NPK_CORRUPT, "column file %016llx is damaged at data offset %llu",
                               (unsigned long long)array->sources[s].place.container, (unsigned long long)bad[0]);
         npk_buffer_release(&list.sums);

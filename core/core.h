@@ -61,6 +61,7 @@ typedef struct npk_core {
     npk_columns *columns;
     npk_control *control;
     bool read_only;
+    npk_process process;            /* what control says while this process writes */
     uint64_t pause_before_publish_us; /* tests: NPK_TEST_PAUSE=before_publish:<ms> */
 
     /* registry_mutex (registry.c) */

@@ -170,6 +170,9 @@ static npk_status make_core(const npk_io *io, npk_file *root, const npk_file_inf
     core->pin_slot = -1;
     core->log_generation = UINT64_MAX;
     core->pause_before_publish_us = pause_from_environment();
+    io->process(io, &core->process);
+    if (settings->program[0])
+        memcpy(core->process.program, settings->program, sizeof core->process.program);
     (void)pthread_rwlock_init(&core->index_lock, NULL);
     (void)pthread_mutex_init(&core->writer_mutex, NULL);
     (void)npk_cond_init(&core->writer_free);
@@ -516,6 +519,8 @@ static npk_status open_core(npk_core *core, npk_error *err)
         if (status == NPK_OK)
             status = open_along(core, err);
     }
+    if (status != NPK_OK)
+        npk_locks_release(core->io, core->lock_file, NPK_LOCK_OPEN); /* before GATE, as at close */
     npk_locks_release(core->io, core->lock_file, NPK_LOCK_GATE);
     return status;
 }
@@ -613,6 +618,7 @@ static npk_status close_core(npk_core *core, npk_error *err)
         if (status == NPK_OK)
             npk_reserve_ensure(core);
     }
+    npk_locks_release(core->io, core->lock_file, NPK_LOCK_OPEN); /* before GATE: whoever passes it next must be able to take OPEN */
     npk_locks_release(core->io, core->lock_file, NPK_LOCK_GATE);
     return status;
 }

@@ -238,7 +238,7 @@ npk_status npk_reclaim_run(npk_core *core, bool hard, npk_error *err)
     if (status == NPK_OK && list.count) {
         status = retire(core, &list, err);
         npk_view_trim_arrays(core);
-        npk_columns_forget(core->columns); /* an open file keeps its bytes on the disk after it was unlinked */
+        npk_columns_forget(core->columns); /* idle files kept open would hold the space of what is unlinked */
         if (status == NPK_OK)
             status = unlink_columns(core, &list, &removed, err);
     }

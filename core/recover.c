@@ -125,7 +125,8 @@ static npk_status settle_end(npk_core *core, const npk_replay *replay, npk_wal_e
         return npk_recover_refuse(&replay->scan, err);
     /* Only a checkpoint at the very end proves that what is read is what the disk holds: after a kill the bytes may be in the page
      * cache alone, even after a failed sync. Cutting copies them into a file of its own and syncs that. */
-    if (replay->scan.verdict == NPK_WAL_CLEAN && replay->checkpoint_lsn == replay->scan.end.lsn) {
+    uint64_t proven = replay->checkpoint_lsn ? replay->checkpoint_lsn : NPK_WAL_FIRST_LSN; /* an empty log proves itself */
+    if (replay->scan.verdict == NPK_WAL_CLEAN && replay->scan.end.lsn == proven) {
         *end = replay->scan.end;
         return NPK_OK;
     }

@@ -5,7 +5,7 @@
 #include "apply.h"
 #include "bytes.h"
 #include "error.h"
-#include "limits.h"
+#include "upkeep.h"
 #include "recover.h"
 #include "view.h"
 #include "writer.h"
@@ -46,7 +46,7 @@ npk_status npk_txn_begin(npk_store *store, uint32_t timeout_ms, npk_txn **txn, n
         return npk_fail(err, NPK_READ_ONLY, "store \"%s\" is open for reading only", store->core->path);
     npk_status status = npk_recover_tell_loss(store, err);
     if (status == NPK_OK)
-        status = npk_limits_enforce(store->core, err);
+        status = npk_upkeep_enforce(store->core, err);
     if (status != NPK_OK)
         return status;
     if (timeout_ms == UINT32_MAX)
@@ -182,7 +182,7 @@ npk_status npk_txn_undo_to(npk_txn *txn, const npk_savepoint *to, npk_error *err
     npk_status status =
         npk_wal_undo(txn->core->wal, to->lsn, txn->id, atomic_load(&txn->core->control->durable_lsn), err);
     if (status != NPK_OK)
-        txn->broken = status;
+        txn->broken = status; /* what was to be undone is still there */
     return status;
 }
 
@@ -215,6 +215,16 @@ npk_status npk_txn_rollback_to(npk_txn *txn, uint64_t savepoint, npk_error *err)
     return status;
 }
 
+npk_status npk_txn_release_savepoint(npk_txn *txn, uint64_t savepoint, npk_error *err)
+{
+    if (savepoint >= txn->savepoint_count)
+        return npk_fail(err, NPK_MISUSE, "the savepoint is gone");
+    txn->savepoint_count = savepoint;
+    if (savepoint == 0)
+        npk_kv_forget_marks(txn->kv);
+    return NPK_OK;
+}
+
 /* ---- logging --------------------------------------------------------------------------------------------------------- */
 
 npk_status npk_txn_log(npk_txn *txn, const npk_op *op, const void *data, size_t data_size, npk_error *err)
@@ -232,8 +242,8 @@ npk_status npk_txn_log(npk_txn *txn, const npk_op *op, const void *data, size_t 
                          .raw_data_size = data_size};
     npk_status status = npk_wal_append(core->wal, record.type, record.transaction, record.watermark, record.meta,
                                        record.meta_size, data, data_size, true, &record.place, err);
-    if (status != NPK_OK && status != NPK_INVALID)
-        txn->broken = status; /* the log is in doubt */
+    if (status != NPK_OK && npk_wal_in_doubt(core->wal))
+        txn->broken = status;
     if (status == NPK_OK) {
         txn->record_count++;
         status = npk_apply(txn->kv, &record, err);

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "error.h"
-#include "limits.h"
+#include "upkeep.h"
 #include "reclaim.h"
 #include "writer.h"
 
@@ -69,7 +69,7 @@ static void tick(npk_core *core, struct worker_state *state)
     if (now >= state->next_work_us) {
         char reason[128] = "";
         state->next_work_us = now + WORK_EVERY_US;
-        if (npk_limits_work(core, reason, sizeof reason, &err) != NPK_OK)
+        if (npk_upkeep_work(core, reason, sizeof reason, &err) != NPK_OK)
             note_failure(core, "compaction", &err);
         else
             say(core, reason);

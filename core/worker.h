@@ -1,5 +1,5 @@
 /* worker.h - the background thread of a process that may write: syncs at level interval, prepares segments, folds, checkpoints, reclaims.
- * Stopping it at any point loses nothing; limits.h says what happens without it. */
+ * Stopping it at any point loses nothing; upkeep.h says what happens without it. */
 #ifndef NPK_CORE_WORKER_H
 #define NPK_CORE_WORKER_H
 

@@ -82,15 +82,15 @@ static npk_status take_lock(npk_core *core, const npk_wait *wait, npk_error *err
     return status;
 }
 
+/* The names were asked for once, at open: this is on the path of every commit. */
 static void say_who_writes(npk_core *core)
 {
-    npk_process process;
-    memset(&process, 0, sizeof process);
-    core->io->process(core->io, &process);
-    memcpy(core->control->writer_host, process.host, sizeof process.host);
-    memcpy(core->control->writer_program, core->settings.program[0] ? core->settings.program : process.program,
-           sizeof core->control->writer_program);
-    atomic_store(&core->control->writer_pid, process.pid);
+    if (atomic_load(&core->control->writer_pid) != core->process.pid ||
+        memcmp(core->control->writer_host, core->process.host, sizeof core->process.host) != 0) {
+        memcpy(core->control->writer_host, core->process.host, sizeof core->process.host);
+        memcpy(core->control->writer_program, core->process.program, sizeof core->process.program);
+        atomic_store(&core->control->writer_pid, core->process.pid);
+    }
 }
 
 static npk_status read_state(npk_core *core, npk_store_state *state, npk_error *err)
@@ -121,7 +121,9 @@ static npk_status prepare(npk_core *core, npk_store_state *state, npk_error *err
     bool tail = false;
     if (status == NPK_OK)
         tail = atomic_load(&core->control->poison) || atomic_load(&core->control->writer_active);
-    if (status == NPK_OK && !tail)
+    /* A writer that died left writer_active behind. Where somebody else wrote since, the log itself is asked too. */
+    bool known = atomic_load(&core->control->generation) == core->log_generation && same_end(&core->log_end, &state->end);
+    if (status == NPK_OK && !tail && !known)
         status = npk_wal_has_tail(core->wal, &state->end, &tail, err);
     if (status == NPK_OK && tail) {
         status = npk_recover_tail(core, false, err);
@@ -221,6 +223,8 @@ npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, u
     if (status == NPK_OK)
         status = sync == NPK_SYNC_COMMIT ? npk_wal_sync(core->wal, err) : npk_wal_write(core->wal, err);
     if (status != NPK_OK) {
+        if (!npk_wal_in_doubt(core->wal)) /* nothing of the commit record left the buffer: the caller aborts */
+            return npk_context(err, status, "commit");
         npk_kv_clear(kv);
         discard_tail(core);
         if (atomic_load(&core->control->poison)) /* whole, part or nothing of it may be on disk, and that could not be changed */

@@ -121,7 +121,9 @@ typedef struct npk_wal_scan {
 
 /* Read the log from from_lsn to its end and classify the end. Writes nothing. The result is in scan; returns OK for all three
  * verdicts, CORRUPT only when from_lsn cannot be found at all (its segment is missing or not readable), FORMAT for a newer
- * version, IO, NO_MEMORY. Memory: one segment at a time. */
+ * version, IO, NO_MEMORY. Memory: one segment at a time, and of an incomplete transaction its metas.
+ * What was found need not be on disk: a writer may have died between its write and its sync. After CLEAN, npk_wal_start and npk_wal_sync
+ * come before anything found is published or end.lsn is used as a watermark; after TORN npk_wal_cut has synced it. */
 npk_status npk_wal_scan_log(npk_wal *wal, npk_wal_scan *scan, npk_error *err);
 
 /* The tail procedure (FORMAT.md) for the end that a scan found. On success *end is where the next record goes: a fresh segment with

@@ -108,7 +108,6 @@ npk_status npk_wal_entries_load(npk_wal *wal, npk_wal_entries *entries, npk_erro
         return status;
     uint8_t *bytes = npk_alloc(NPK_WAL_HEADER_SIZE);
     entries->items = npk_calloc(count, sizeof *entries->items);
-    entries->capacity = count;
     if (!bytes || !entries->items)
         status = npk_fail(err, NPK_NO_MEMORY, "no memory for the list of segments");
 
@@ -155,29 +154,4 @@ size_t npk_wal_entries_next(const npk_wal_entries *entries, size_t index)
         if (npk_wal_entry_is_live(&entries->items[index]))
             break;
     return index;
-}
-
-npk_status npk_wal_entry_read(npk_wal *wal, const npk_wal_entry *entry, npk_buffer *bytes, npk_error *err)
-{
-    const npk_io *io = wal->io;
-    char name[NPK_WAL_NAME_SIZE];
-    npk_segment_name(entry->seq, name);
-    npk_file *file = NULL;
-    int rc = io->open(io, wal->directory, name, NPK_OPEN_READ, &file);
-    if (rc)
-        return npk_fail_errno(err, rc, "could not open segment \"%s\"", name);
-    npk_buffer_clear(bytes);
-    /* file_size is the file's, so the header's claim is never allocated without bytes behind it. */
-    size_t size = (size_t)npk_min_u64(entry->file_size, npk_segment_area_end(entry->header.segment_size));
-    uint8_t *place = npk_buffer_grow(bytes, size);
-    npk_status status = NPK_OK;
-    size_t done = 0;
-    if (!place)
-        status = npk_fail(err, NPK_NO_MEMORY, "no memory for segment \"%s\"", name);
-    else
-        status = npk_io_read_full(io, file, 0, place, size, &done, name, err);
-    if (status == NPK_OK)
-        bytes->size = done;
-    io->close(io, file);
-    return status;
 }

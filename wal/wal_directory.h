@@ -17,7 +17,7 @@ typedef struct npk_wal_entry {
 
 typedef struct npk_wal_entries {
     npk_wal_entry *items; /* by seq */
-    size_t count, capacity;
+    size_t count;
     uint64_t highest_seq;   /* marks included, void or not */
     uint32_t highest_epoch; /* likewise */
 } npk_wal_entries;
@@ -35,8 +35,5 @@ static inline bool npk_wal_entry_is_live(const npk_wal_entry *entry)
 {
     return entry->status == NPK_OK && !entry->is_void;
 }
-
-/* Read an entry's file from its start up to the end of its record area into bytes (cleared first), or as far as the file reaches. */
-npk_status npk_wal_entry_read(npk_wal *wal, const npk_wal_entry *entry, npk_buffer *bytes, npk_error *err);
 
 #endif

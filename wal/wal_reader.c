@@ -9,21 +9,78 @@
 #include "error.h"
 #include "wal_recovery.h"
 
+#define READ_SIZE (256u * 1024u)
+
+void npk_wal_loaded_release(npk_wal_loaded *loaded)
+{
+    if (loaded->file)
+        loaded->wal->io->close(loaded->wal->io, loaded->file);
+    loaded->file = NULL;
+    npk_buffer_release(&loaded->bytes);
+}
+
 npk_status npk_wal_load(npk_wal *wal, const npk_wal_entry *entry, npk_wal_loaded *loaded, npk_error *err)
 {
-    npk_status status = npk_wal_entry_read(wal, entry, &loaded->bytes, err);
-    if (status != NPK_OK)
-        return status;
+    if (loaded->file)
+        loaded->wal->io->close(loaded->wal->io, loaded->file);
+    loaded->file = NULL;
+    loaded->wal = wal;
     loaded->header = entry->header;
     loaded->is_short = entry->file_size < entry->header.segment_size;
+    npk_buffer_clear(&loaded->bytes);
+    npk_segment_name(entry->seq, loaded->name);
+    int rc = wal->io->open(wal->io, wal->directory, loaded->name, NPK_OPEN_READ, &loaded->file);
+    if (rc)
+        return npk_fail_errno(err, rc, "could not open segment \"%s\"", loaded->name);
     uint64_t end = npk_segment_area_end(entry->header.segment_size);
     if (entry->header.cut_epoch)
         end = NPK_WAL_HEADER_SIZE + (entry->header.cut_lsn - entry->header.first_lsn);
-    /* Whole units of 8, and never below the header: a file that is too short has no records. */
-    loaded->end_offset = npk_max_u64(npk_min_u64(end, loaded->bytes.size & ~(uint64_t)7), NPK_WAL_HEADER_SIZE);
+    /* Bounded by the file's size, so the header's claim is never allocated without bytes behind it; whole units of 8, and never below
+     * the header: a file that is too short has no records. */
+    loaded->end_offset = npk_max_u64(npk_min_u64(end, entry->file_size & ~(uint64_t)7), NPK_WAL_HEADER_SIZE);
+    if (!npk_buffer_reserve(&loaded->bytes, (size_t)loaded->end_offset))
+        return npk_fail(err, NPK_NO_MEMORY, "no memory for segment \"%s\"", loaded->name);
+    return npk_wal_loaded_need(loaded, NPK_WAL_HEADER_SIZE, err);
+}
+
+npk_status npk_wal_loaded_need(npk_wal_loaded *loaded, uint64_t end, npk_error *err)
+{
+    size_t have = loaded->bytes.size;
+    if (end <= have)
+        return NPK_OK;
+    size_t size = (size_t)npk_min_u64(npk_max_u64(end - have, READ_SIZE), loaded->end_offset - have);
+    size_t done = 0;
+    npk_status status = npk_io_read_full(loaded->wal->io, loaded->file, have, loaded->bytes.data + have, size, &done,
+                                         loaded->name, err);
+    if (status != NPK_OK)
+        return status;
+    loaded->bytes.size += done;
+    if (done == size)
+        return NPK_OK;
+    /* Shortened since its size was asked. */
     if (loaded->bytes.size < NPK_WAL_HEADER_SIZE)
-        return npk_fail(err, NPK_CORRUPT, "segment %llu: file too short for a header", (unsigned long long)entry->seq);
+        return npk_fail(err, NPK_CORRUPT, "segment \"%s\": file too short for a header", loaded->name);
+    loaded->end_offset = loaded->bytes.size & ~(size_t)7;
+    loaded->is_short = true;
     return NPK_OK;
+}
+
+npk_status npk_wal_loaded_check(npk_wal_loaded *loaded, uint64_t offset, npk_record_header *header, npk_record_fault *fault,
+                                npk_error *err)
+{
+    npk_record_bounds bounds = npk_wal_loaded_bounds(loaded, offset);
+    uint64_t end = npk_min_u64(offset + NPK_RECORD_HEADER_SIZE, loaded->end_offset);
+    npk_status status = npk_wal_loaded_need(loaded, end, err);
+    if (status == NPK_OK)
+        *fault = offset > loaded->end_offset ? NPK_RECORD_FAULT_SIZE
+                                             : npk_record_header_decode(loaded->bytes.data + offset, loaded->end_offset - offset,
+                                                                        &bounds, header);
+    if (status != NPK_OK || *fault)
+        return status;
+    status = npk_wal_loaded_need(loaded, offset + npk_record_size(header->meta_size, header->data_size), err);
+    if (status == NPK_OK)
+        *fault = npk_record_check(loaded->bytes.data + offset, loaded->end_offset - offset, &bounds, header);
+    return status;
 }
 
 uint64_t npk_wal_search(const npk_wal_loaded *loaded, uint64_t offset, uint64_t limit, npk_record_header *header)
@@ -249,6 +306,12 @@ static npk_status go_to_start(scanner *s)
     s->last_checksum = s->loaded.header.previous_end_checksum;
     set_boundary(s);
     while (position_of(s) < from_lsn && s->offset < s->loaded.end_offset) {
+        npk_status status = npk_wal_loaded_need(
+            &s->loaded, npk_min_u64(s->offset + NPK_RECORD_HEADER_SIZE, s->loaded.end_offset), s->err);
+        if (status != NPK_OK)
+            return status;
+        if (s->offset >= s->loaded.end_offset)
+            break; /* shortened meanwhile */
         const uint8_t *bytes = s->loaded.bytes.data + s->offset;
         npk_record_bounds bounds = npk_wal_loaded_bounds(&s->loaded, s->offset);
         npk_record_header header;
@@ -286,13 +349,13 @@ static npk_status read_records(scanner *s)
         }
         if (s->offset >= s->loaded.end_offset)
             return NPK_OK;
-        const uint8_t *bytes = s->loaded.bytes.data + s->offset;
-        npk_record_bounds bounds = npk_wal_loaded_bounds(&s->loaded, s->offset);
         npk_record_header header;
-        if (npk_record_check(bytes, s->loaded.end_offset - s->offset, &bounds, &header))
-            return NPK_OK;
+        npk_record_fault fault;
+        npk_status status = npk_wal_loaded_check(&s->loaded, s->offset, &header, &fault, s->err);
+        if (status != NPK_OK || fault)
+            return status;
         bool stop;
-        npk_status status = take_record(s, &header, bytes, &stop);
+        status = take_record(s, &header, s->loaded.bytes.data + s->offset, &stop);
         if (status != NPK_OK || stop)
             return status;
     }
@@ -369,9 +432,12 @@ static unsigned find_here(const scanner *s, uint64_t *remnant_size)
     return npk_is_zero(loaded->bytes.data + s->offset, (size_t)header_size) ? NPK_HERE_ZEROS : NPK_HERE_OTHER;
 }
 
-static void decide(scanner *s)
+static npk_status decide(scanner *s)
 {
     npk_wal_scan *scan = s->scan;
+    npk_status status = npk_wal_loaded_need(&s->loaded, s->loaded.end_offset, s->err);
+    if (status != NPK_OK)
+        return status;
     uint64_t position = position_of(s);
     uint64_t remnant_size;
     uint64_t floor = find_floor(s);
@@ -391,6 +457,7 @@ static void decide(scanner *s)
         scan->damaged_lsn = position;
         scan->damaged_until_lsn = npk_max_u64(floor, position);
     }
+    return NPK_OK;
 }
 
 /* The live segment with the greatest first LSN at or below from_lsn; of several (empty ones before it) the last. */
@@ -461,10 +528,10 @@ npk_status npk_wal_scan_log(npk_wal *wal, npk_wal_scan *scan, npk_error *err)
     if (status == NPK_OK && position_of(&s) == scan->from_lsn)
         status = read_records(&s);
     if (status == NPK_OK)
-        decide(&s);
+        status = decide(&s);
 end:
     npk_wal_entries_release(&s.entries);
-    npk_buffer_release(&s.loaded.bytes);
+    npk_wal_loaded_release(&s.loaded);
     npk_buffer_release(&s.metas);
     npk_free(s.pending);
     return status;

@@ -35,30 +35,40 @@ static uint64_t find_end(const npk_wal_entries *entries, size_t index, const npk
     return NPK_WAL_HEADER_SIZE + (npk_max_u64(end_lsn, first_lsn) - first_lsn);
 }
 
-static void verify_segment(const verifier *v, const npk_wal_entries *entries, size_t index, const npk_wal_loaded *loaded)
+static npk_status verify_segment(const verifier *v, const npk_wal_entries *entries, size_t index, npk_wal_loaded *loaded,
+                                 npk_error *err)
 {
     uint64_t seq = entries->items[index].seq;
     bool is_known;
     uint64_t end = find_end(entries, index, loaded, v->until_lsn, &is_known);
     uint64_t limit = npk_min_u64(end, loaded->end_offset);
     uint64_t offset = NPK_WAL_HEADER_SIZE;
-    while (offset < limit) {
-        npk_record_bounds bounds = npk_wal_loaded_bounds(loaded, offset);
+    while (offset < limit && offset < loaded->end_offset) {
         npk_record_header header;
-        npk_record_fault fault = npk_record_check(loaded->bytes.data + offset, loaded->end_offset - offset, &bounds, &header);
+        npk_record_fault fault;
+        npk_status status = npk_wal_loaded_check(loaded, offset, &header, &fault, err);
+        if (status != NPK_OK)
+            return status;
         if (fault == NPK_RECORD_FAULT_NONE) {
             offset += npk_record_size(header.meta_size, header.data_size);
             continue;
         }
-        uint64_t next = npk_wal_search(loaded, offset + 8, npk_max_u64(limit, offset + 8), &header);
+        status = npk_wal_loaded_need(loaded, loaded->end_offset, err);
+        if (status != NPK_OK)
+            return status;
+        limit = npk_min_u64(limit, loaded->end_offset);
+        if (offset >= limit)
+            break;
+        uint64_t next = npk_wal_search(loaded, npk_min_u64(offset + 8, limit), limit, &header);
         if (next >= limit && !is_known)
-            return; /* the tail: a scan's matter */
-        v->report(v->context, seq, offset, npk_min_u64(next, limit) - offset, bounds.lsn, npk_record_fault_text(fault));
+            return NPK_OK; /* the tail: a scan's matter */
+        v->report(v->context, seq, offset, next - offset, npk_wal_loaded_lsn(loaded, offset), npk_record_fault_text(fault));
         offset = next;
     }
     if (is_known && loaded->end_offset < end)
         v->report(v->context, seq, loaded->end_offset, end - loaded->end_offset,
                   npk_wal_loaded_lsn(loaded, loaded->end_offset), "file is too short");
+    return NPK_OK;
 }
 
 npk_status npk_wal_verify(npk_wal *wal, uint64_t until_lsn,
@@ -81,19 +91,19 @@ npk_status npk_wal_verify(npk_wal *wal, uint64_t until_lsn,
         if (!npk_wal_entry_is_live(entry) || (until_lsn && entry->header.first_lsn >= until_lsn))
             continue;
         status = npk_wal_load(wal, entry, &loaded, err);
+        if (status == NPK_OK)
+            status = verify_segment(&v, &entries, i, &loaded, err);
         if (status == NPK_IO || status == NPK_CORRUPT) { /* a device that cannot read it: a finding like any other */
             report(context, entry->seq, 0, entry->file_size, entry->header.first_lsn, "segment cannot be read");
             status = NPK_OK;
         } else if (status == NPK_NOT_FOUND) { /* reclaimed meanwhile */
             status = NPK_OK;
-        } else if (status == NPK_OK) {
-            verify_segment(&v, &entries, i, &loaded);
         }
         done_size += entry->file_size;
         if (status == NPK_OK && progress && progress(context, done_size))
             status = npk_fail(err, NPK_INTERRUPTED, "verification was interrupted");
     }
-    npk_buffer_release(&loaded.bytes);
+    npk_wal_loaded_release(&loaded);
     npk_wal_entries_release(&entries);
     return status;
 }

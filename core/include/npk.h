@@ -199,6 +199,8 @@ NPK_API void npk_txn_abort(npk_txn *txn);
 /* Savepoints nest. rollback_to undoes everything since; the savepoint itself stays usable. */
 NPK_API npk_status npk_txn_savepoint(npk_txn *txn, uint64_t *savepoint, npk_error *err);
 NPK_API npk_status npk_txn_rollback_to(npk_txn *txn, uint64_t savepoint, npk_error *err);
+/* The savepoint and those taken since are not needed any more; what was done stays. MISUSE when it is gone. */
+NPK_API npk_status npk_txn_release_savepoint(npk_txn *txn, uint64_t savepoint, npk_error *err);
 
 /* Every operation below is whole or undone: after an error the transaction is as before the call and usable, unless
  * the status is IO, POISONED or NO_MEMORY during log writes: then only abort is left and commit says so. */

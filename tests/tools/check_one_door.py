@@ -40,6 +40,7 @@ ALLOWED = {
     "alloc.c.o": r"malloc|calloc|realloc|free",
     "thread.c.o": r"pthread_\w+|clock_gettime|sigfillset|sigemptyset|sigaddset|sigtimedwait",
     "index.c.o": r"mdb_\w+",
+    "opening.c.o": r"getenv",  # NPK_TEST_PAUSE: reads the process's own memory, not the system
     "wal_format.c.o": r"LZ4_\w+",
     "wal_reader.c.o": r"LZ4_\w+",
     "wal_writer.c.o": r"LZ4_\w+",

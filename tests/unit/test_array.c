@@ -333,7 +333,7 @@ static void free_model(model *m)
 static void compare_reads(const model *m, npk_array *array, unsigned rounds)
 {
     uint64_t row_size = m->row_size;
-    size_t capacity = (size_t)(npk_max_u64(m->row_count, 3000) * row_size);
+    size_t capacity = (size_t)npk_max_u64(m->row_count * row_size, npk_min_u64(3000 * row_size, 6u << 20));
     uint8_t *out = malloc(capacity + 1);
     int64_t *rows = malloc(3000 * sizeof *rows);
     ck_assert(out && rows);
@@ -342,7 +342,7 @@ static void compare_reads(const model *m, npk_array *array, unsigned rounds)
         uint64_t first = i ? below(m->row_count + 1) : 0, count = i ? below(m->row_count - first + 1) : m->row_count;
         if (i % 3 == 1)
             count = npk_min_u64(count, 5);
-        memset(out, 0xee, capacity + 1);
+        memset(out, 0xee, (size_t)(count * row_size) + 1);
         npk_status status = i % 2 ? npk_array_read_checked(array, first, count, out, &err)
                                   : npk_array_read(array, first, count, out, &err);
         ck_assert_msg(status == NPK_OK, "%s", err.message);
@@ -350,7 +350,7 @@ static void compare_reads(const model *m, npk_array *array, unsigned rounds)
         ck_assert_uint_eq(out[count * row_size], 0xee);
         if (m->row_count == 0)
             continue;
-        uint64_t wanted = i % 2 ? below(10) : 1 + below(npk_min_u64(3000, 40000000 / row_size)), run = 0;
+        uint64_t wanted = i % 2 ? below(10) : 1 + below(npk_min_u64(3000, capacity / row_size)), run = 0;
         for (uint64_t j = 0; j < wanted; j++) { /* with stretches in order and duplicates */
             rows[j] = (int64_t)(run && (uint64_t)rows[j - 1] + 1 < m->row_count ? (uint64_t)rows[j - 1] + (run % 9 != 8)
                                                                                  : below(m->row_count));
@@ -560,9 +560,15 @@ START_TEST(an_index_that_cannot_be_is_refused)
     missing = false;
     ck_assert_int_ne(build_status(&missing, &err), NPK_OK);
     ck_assert(missing);
-    place = (npk_place){NPK_PLACE_SEGMENT, 1, INT64_MAX, 64, 0};
+    place = log_place(count_bytes(0), 8, 100, false);
+    place.row = (uint64_t)1 << 61; /* times 8 bytes: 0 again */
     put_run(0, 70, 1, place);
-    ck_assert_int_ne(build_status(&missing, &err), NPK_OK);
+    ck_assert_int_eq(build_status(&missing, &err), NPK_CORRUPT);
+    ck_assert_ptr_nonnull(strstr(err.message, "behind the end of log segment"));
+    place.row = 0;
+    place.record_offset = INT64_MAX;
+    put_run(0, 70, 1, place);
+    ck_assert_int_eq(build_status(&missing, &err), NPK_CORRUPT);
 }
 END_TEST
 

@@ -331,6 +331,14 @@ START_TEST(a_file_that_is_not_the_one_meant_is_refused)
     wrong.data_offset += 4096;
     wrong.file_size += 4096;
     ck_assert_int_eq(get(&wrong, &column, NULL), NPK_CORRUPT);
+    npk_column_spec page = {"|u1", 4096, 1, (const uint64_t[]){4096}, false};
+    uint8_t *pages = pattern(3 * 4096);
+    npk_column_writer *third = write_rows(&page, pages, 3, 3, &wrong);
+    wrong.data_offset += 4096;
+    wrong.row_count--;
+    ck_assert_int_eq(get(&wrong, &column, &err), NPK_CORRUPT); /* the size fits, the data starts elsewhere */
+    npk_column_writer_release(third);
+    free(pages);
     wrong = a;
     wrong.id ^= 1;
     ck_assert_int_eq(get(&wrong, &column, NULL), NPK_NOT_FOUND);

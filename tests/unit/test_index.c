@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "bytes.h"
 #include "control.h"
 #include "index.h"
@@ -54,7 +55,7 @@ static npk_index *open_index(const npk_io *through, bool create, uint64_t map_si
     return status == NPK_OK ? index : NULL;
 }
 
-static npk_status put(npk_index *index, uint64_t number, size_t size, npk_error *err)
+static npk_status put_with(npk_index *index, uint64_t number, size_t size, bool reserve, npk_error *err)
 {
     npk_kv *kv;
     npk_status status = npk_kv_open(index, &kv, err);
@@ -66,12 +67,17 @@ static npk_status put(npk_index *index, uint64_t number, size_t size, npk_error 
     memset(value, (int)number, size);
     status = npk_kv_put(kv, NPK_TABLE_ATTRS, key, sizeof key, value, size, err);
     free(value);
-    if (status == NPK_OK)
+    if (status == NPK_OK && reserve)
         status = npk_index_reserve(index, npk_kv_change_count(kv), npk_kv_change_size(kv), err);
     if (status == NPK_OK)
         status = npk_index_publish(index, kv, err);
     npk_kv_close(kv);
     return status;
+}
+
+static npk_status put(npk_index *index, uint64_t number, size_t size, npk_error *err)
+{
+    return put_with(index, number, size, true, err);
 }
 
 /* Is number there, with size bytes? Usable in children, where nothing may be asserted. */
@@ -264,7 +270,7 @@ START_TEST(another_process_sees_the_grown_map_and_grows_it_further)
         CHILD_NEEDS(has(index, 9, MIB)); /* a reader beyond the map */
         give_turn(&p);
         CHILD_NEEDS(await_turn(&p));
-        CHILD_NEEDS(put(index, 100, 100, NULL) == NPK_OK); /* a writer beyond the map */
+        CHILD_NEEDS(put_with(index, 100, 100, false, NULL) == NPK_OK); /* a writer beyond the map */
         for (uint64_t i = 101; i < 200; i++)
             CHILD_NEEDS(put(index, i, MIB, NULL) == NPK_OK);
         give_turn(&p);
@@ -370,6 +376,45 @@ START_TEST(entries_are_found_in_order)
             ck_assert_uint_eq(npk_get_be64(key), first + 10);
     }
     npk_index_end(reader);
+    npk_index_close(index);
+}
+END_TEST
+
+static int allocations_left;
+
+static int refuse_after_some(void *context, size_t size)
+{
+    (void)context;
+    (void)size;
+    return allocations_left-- <= 0;
+}
+
+START_TEST(every_allocation_may_fail)
+{
+    npk_error err = {0};
+    npk_index *index = open_index(io, true, 0);
+    ck_assert_int_eq(put(index, 1, 10, &err), NPK_OK);
+    npk_index_close(index);
+    npk_status status = NPK_NO_MEMORY;
+    int count = 0;
+    for (; status != NPK_OK; count++) {
+        ck_assert_int_lt(count, 100);
+        allocations_left = count;
+        npk_alloc_set_hook(refuse_after_some, NULL);
+        status = npk_index_open(io, directory, NAME, false, 0, &index, &err);
+        npk_index_reader *reader;
+        if (status == NPK_OK) {
+            status = npk_index_begin(index, &reader, &err);
+            if (status == NPK_OK)
+                npk_index_end(reader);
+            else
+                npk_index_close(index);
+        }
+        npk_alloc_set_hook(NULL, NULL);
+        ck_assert(status == NPK_OK || status == NPK_NO_MEMORY);
+    }
+    ck_assert_int_ge(count, 5);
+    ck_assert(has(index, 1, 10));
     npk_index_close(index);
 }
 END_TEST
@@ -722,6 +767,7 @@ int main(void)
     tcase_add_test(tests, every_publish_changes_the_version_and_a_reader_keeps_its_state);
     tcase_add_test(tests, a_failed_publish_leaves_the_index_as_it_was);
     tcase_add_test(tests, entries_are_found_in_order);
+    tcase_add_test(tests, every_allocation_may_fail);
     tcase_add_test(tests, a_full_reader_table_is_busy_and_recovers);
     tcase_add_test(tests, slots_of_a_dead_process_are_freed);
     tcase_add_test(tests, living_readers_are_kept_after_a_stray_close_of_the_lock_file);

@@ -220,7 +220,7 @@ START_TEST(other_names_are_refused)
     const name_kind *kind = &kinds[_i];
     static const char *const stems[] = {"",  "1", "000000000000001", "00000000000000001", "000000000000000A", "000000000000000g",
                                         " 000000000000001", "0x00000000000001", "-000000000000001", "000000000000001\n",
-                                        "\xff" "00000000000000f", "0000000000000001 "};
+                                        "\377000000000000001", "0000000000000001 "};
     uint64_t number = 77;
     char name[64];
     for (unsigned i = 0; i < sizeof stems / sizeof stems[0]; i++) {

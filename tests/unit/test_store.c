@@ -123,6 +123,11 @@ START_TEST(test_rollback_and_savepoints_undo_exactly_what_they_cover)
     OK(npk_txn_append(txn, "a", 10, rows, &err));
     OK(npk_txn_rollback_to(txn, point, &err));
     OK(npk_txn_append(txn, "a", 5, rows + 40, &err));
+    uint64_t inner;
+    OK(npk_txn_savepoint(txn, &inner, &err));
+    OK(npk_txn_release_savepoint(txn, inner, &err));
+    ck_assert_int_eq(npk_txn_rollback_to(txn, inner, &err), NPK_MISUSE);
+    OK(npk_txn_release_savepoint(txn, point, &err));
     OK(npk_txn_commit(txn, NPK_SYNC_COMMIT, NULL, &err));
     expect(store, "a", rows, 15);
     OK(npk_txn_begin(store, UINT32_MAX, &txn, &err));

@@ -23,7 +23,7 @@ static void expect_trace(unsigned count, char *trace, size_t size)
     trace[0] = '\0';
     for (unsigned i = 0; i < count; i++) {
         size_t used = strlen(trace);
-        (void)snprintf(trace + used, size - used, "%s ;", test.words[i]);
+        (void)snprintf(trace + used, size - used, "%s;", test.words[i]);
     }
 }
 
@@ -107,7 +107,7 @@ static int try_state(void *context, const memory_io_selection *selection)
         return 0;
     test.states++;
     memory_io *disk = memory_io_materialize(current_snapshot, selection, NULL);
-    check_state(disk, test.states % 7 == 0);
+    check_state(disk, test.states % 20 == 0);
     return 0;
 }
 

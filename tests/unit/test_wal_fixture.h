@@ -167,6 +167,7 @@ static inline void recover(fixture *f)
     if (verdict == NPK_WAL_TORN)
         OK(f, npk_wal_cut(f->wal, &f->scan, &f->end, &f->err));
     OK(f, npk_wal_start(f->wal, &f->end, &f->err));
+    OK(f, npk_wal_sync(f->wal, &f->err)); /* a dead writer's last commit may be in the page cache only */
     f->durable = f->end.lsn;
     f->transaction = f->scan.last_transaction;
     f->count = 0;

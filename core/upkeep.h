@@ -1,13 +1,13 @@
-/* limits.h - limits that hold without the background thread: the writer itself folds and checkpoints before it takes the writer lock. */
-#ifndef NPK_CORE_LIMITS_H
-#define NPK_CORE_LIMITS_H
+/* upkeep.h - limits that hold without the background thread: the writer itself folds and checkpoints before it takes the writer lock. */
+#ifndef NPK_CORE_UPKEEP_H
+#define NPK_CORE_UPKEEP_H
 
 #include "core.h"
 
 /* Log since the last checkpoint beyond twice checkpoint_log_size, or pending bytes beyond pending_limit: do the worker's work now, in this
  * thread. Cheap when nothing is due. On a full disk it gives the reserve up and tries again, then reports NO_SPACE. */
-npk_status npk_limits_enforce(npk_core *core, npk_error *err);
+npk_status npk_upkeep_enforce(npk_core *core, npk_error *err);
 /* The same with the worker's thresholds, one try at the locks; reason says what was done or is waited for. */
-npk_status npk_limits_work(npk_core *core, char *reason, size_t reason_size, npk_error *err);
+npk_status npk_upkeep_work(npk_core *core, char *reason, size_t reason_size, npk_error *err);
 
 #endif

@@ -1,5 +1,5 @@
-/* limits.c - when to fold, checkpoint and reclaim. */
-#include "limits.h"
+/* upkeep.c - when to fold, checkpoint and reclaim. */
+#include "upkeep.h"
 
 #include <stdio.h>
 
@@ -56,7 +56,7 @@ static npk_status work(npk_core *core, const struct due *due, npk_error *err)
     return status;
 }
 
-npk_status npk_limits_enforce(npk_core *core, npk_error *err)
+npk_status npk_upkeep_enforce(npk_core *core, npk_error *err)
 {
     struct due due = {0};
     npk_status status = look(core, core->settings.pending_limit, 2 * core->settings.checkpoint_log_size, &due, err);
@@ -80,7 +80,7 @@ npk_status npk_limits_enforce(npk_core *core, npk_error *err)
     return status;
 }
 
-npk_status npk_limits_work(npk_core *core, char *reason, size_t reason_size, npk_error *err)
+npk_status npk_upkeep_work(npk_core *core, char *reason, size_t reason_size, npk_error *err)
 {
     uint64_t fold_above = core->settings.pending_limit / 4;
     if (fold_above < FOLD_LEAST)

@@ -1,0 +1,312 @@
+"""Transactions: who owns them, how they nest, how they end.
+
+A transaction belongs to the thread and to the `contextvars` context that opened it. The thread is compared by number;
+the context by the one thing Python tells about it: a token of a ContextVar can be reset only in the context that made
+it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from _thread import get_ident
+
+from ._errors import InvalidArgumentError, WrongUseError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._store import NumPack
+
+SYNC_LEVELS = {"commit": 0, "interval": 1, "never": 2}
+
+_marker = contextvars.ContextVar("numpack_transaction")
+_open_by_thread = {}  # thread number -> transactions it has open, of any store
+
+
+def check_sync(sync):
+    """The number of a durability level given by name."""
+    try:
+        return SYNC_LEVELS[sync]
+    except (KeyError, TypeError):
+        raise InvalidArgumentError(f"sync must be \"commit\", \"interval\" or \"never\", not {sync!r}") from None
+
+
+def holds_store(identity):
+    """Whether this thread has a transaction of the store open: waiting for it would be waiting for itself."""
+    return bool(_open_by_thread) and any(
+        txn._identity == identity for txn in _open_by_thread.get(get_ident(), ()))
+
+
+def forget_inherited():
+    """In the child of a fork: no transaction of the parent can be used or ended here."""
+    for transactions in list(_open_by_thread.values()):
+        for txn in transactions:
+            txn._inherited.append(txn._core)  # never released: the child must not touch the parent's transaction
+            txn._core = None
+            txn._end("was inherited through fork and belongs to the parent process")
+    _open_by_thread.clear()
+
+
+class Transaction:
+    """A block of changes that is there whole or not at all; made by :meth:`NumPack.transaction`.
+
+    Used with ``with``: commits at the end of the block, rolls back on any exception. A block inside a block of the same
+    store is a savepoint: what it raises undoes only itself. The object offers the methods of the store.
+
+    Attributes
+    ----------
+    lsn : tuple of int or None
+        ``(epoch, lsn)`` of the end of the committed transaction; None before, after a rollback and for inner blocks.
+    """
+
+    _inherited = []
+
+    def __init__(self, npk: NumPack, sync: str | None = None) -> None:
+        self._npk = npk
+        self._sync = npk._sync if sync is None else check_sync(sync)
+        self._core = None
+        self._root = None          # the outermost block, itself included
+        self._blocks = []          # of the root: the open inner blocks, outermost first
+        self._savepoint = None
+        self._ended = "has not been entered"  # why it cannot be used, or None
+        self._thread = None
+        self._token = None
+        self._identity = None
+        self._after = []           # of the root: what runs after the commit
+        self.lsn = None
+
+    # ---- entering and leaving ------------------------------------------------------------------------------
+
+    def __enter__(self):
+        if self._root is not None:
+            raise WrongUseError("a transaction object can be entered once; call transaction() again")
+        npk = self._npk
+        outer = npk._current()
+        if outer is not None:
+            core = outer._usable()
+            outer._innermost()._flush()
+            self._savepoint = core.savepoint()
+            self._root = outer
+            outer._blocks.append(self)
+            self._ended = None
+            return self
+        store = npk._writable()
+        core = None
+        try:
+            core = npk._begin(store)
+            self._core = core
+            self._identity = npk._identity
+            self._thread = get_ident()
+            self._token = _marker.set(None)
+            self._root = self
+            self._ended = None
+            _open_by_thread.setdefault(self._thread, []).append(self)
+            npk._open.append(self)
+        except BaseException:  # an interrupt: a traceback that keeps this frame must not keep the lock
+            if core is not None:
+                core.abort()
+            self._core = None
+            self._end("is finished")
+            self._detach()
+            raise
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if self._root is not self:
+            return self._leave_inner(kind)
+        core, reason = self._core, self._ended
+        try:
+            if core is None:  # rolled back, or inherited
+                if kind is None and "fork" in reason:
+                    raise WrongUseError(f"the transaction {reason}")
+            elif not self._owned():
+                if kind is None:
+                    raise WrongUseError("the transaction was left in another thread or context than it was entered in, "
+                                        "and has been rolled back")
+            elif kind is None:
+                self._before_commit(core)
+                self.lsn = core.commit(self._sync)
+        finally:
+            if core is not None:
+                core.abort()  # harmless after a commit
+            self._core = None
+            self._end("is finished")
+            self._detach()
+        if self.lsn is not None:
+            for action in self._after:
+                action()
+        return False
+
+    def _leave_inner(self, kind):
+        root = self._root
+        inner, reason = self._ended is None and self in root._blocks, self._ended
+        if inner:
+            owned = root._owned()
+            if kind is None and owned:
+                try:
+                    self._before_commit(root._core)
+                except BaseException:
+                    self._undo()
+                    raise
+                root._core.release_savepoint(self._savepoint)
+            elif root._core is not None:
+                self._undo()
+        if self in root._blocks:
+            del root._blocks[root._blocks.index(self):]
+            root._innermost()._forget()
+        self._ended = "is finished"
+        if kind is None and inner and not owned:
+            root._roll_back_all("was left in another thread or context, and has been rolled back")
+            raise WrongUseError(f"the transaction {root._ended}")
+        if kind is None and reason is not None and "fork" in reason:
+            raise WrongUseError(f"the transaction {reason}")
+        return False
+
+    # ---- what batches do differently -----------------------------------------------------------------------
+
+    def _before_commit(self, core):
+        """What a batch writes at the end of its block."""
+
+    def _flush(self):
+        """Write what was saved in a batch, so that reads and inner blocks see it."""
+
+    def _forget(self):
+        """An inner block has ended: cached objects are out of date."""
+
+    def _settle(self, names, goes):
+        """Rows of these arrays (None: all) are about to change; goes: the arrays or their rows go."""
+
+    def _save(self, items):
+        """Take a save over; False: not taken."""
+        return False
+
+    def _load(self, name):
+        """A cached object, or None."""
+        return None
+
+    def _detach(self):
+        mine = _open_by_thread.get(self._thread)
+        if mine is not None and self in mine:
+            mine.remove(self)
+            if not mine:
+                _open_by_thread.pop(self._thread, None)
+        if self in self._npk._open:
+            self._npk._open.remove(self)
+
+    def _end(self, reason):
+        for block in self._blocks:
+            block._ended = reason
+        self._ended = reason
+
+    def _undo(self):
+        """Undo this inner block and what is inside it."""
+        core = self._root._core
+        core.rollback_to(self._savepoint)
+        core.release_savepoint(self._savepoint)
+
+    def _roll_back_all(self, reason):
+        core, self._core = self._core, None
+        self._end(reason)
+        if core is not None:
+            core.abort()
+
+    # ---- who may use it ------------------------------------------------------------------------------------
+
+    def _owned(self):
+        """Whether this thread and context are those that entered the block."""
+        if get_ident() != self._thread:
+            return False
+        try:
+            _marker.reset(self._token)
+        except ValueError:
+            return False
+        except RuntimeError:  # used already: an interrupt came between reset and set
+            pass
+        self._token = _marker.set(None)
+        return True
+
+    def _usable(self):
+        """The core's transaction of a root that is owned; raises when the innermost block has been rolled back."""
+        block = self._blocks[-1] if self._blocks else self
+        if block._ended is not None:
+            raise WrongUseError(f"the transaction {block._ended}")
+        return self._core
+
+    def _innermost(self):
+        return self._blocks[-1] if self._blocks else self
+
+    # ---- for users -----------------------------------------------------------------------------------------
+
+    def rollback(self) -> None:
+        """Undo the block at once; further calls in it raise.
+
+        Raises
+        ------
+        WrongUseError
+            When the block is not open, or belongs to another thread or context.
+        """
+        self._check()
+        if self._root is self:
+            self._roll_back_all("has been rolled back")
+            return
+        root = self._root
+        self._undo()
+        for block in root._blocks[root._blocks.index(self):]:
+            block._ended = "has been rolled back"
+
+    def _check(self):
+        if self._ended is not None:
+            raise WrongUseError(f"the transaction {self._ended}")
+        if not self._root._owned():
+            raise WrongUseError("the transaction belongs to another thread or context")
+
+    def __contains__(self, name):
+        self._check()
+        return name in self._npk
+
+    def __getitem__(self, name):
+        self._check()
+        return self._npk[name]
+
+    def __setitem__(self, name, value):
+        self._check()
+        self._npk[name] = value
+
+    def __delitem__(self, name):
+        self._check()
+        del self._npk[name]
+
+    def __iter__(self):
+        self._check()
+        return iter(self._npk)
+
+    def __len__(self):
+        self._check()
+        return len(self._npk)
+
+    @property
+    def attrs(self):
+        """Attributes of the store."""
+        self._check()
+        return self._npk.attrs
+
+    def __repr__(self):
+        state = self._ended or "is open"
+        return f"<{type(self).__name__} of {self._npk._filename!r} {state}>"
+
+
+def _delegate(name):
+    def method(self, *args, **kwargs):
+        self._check()
+        return getattr(self._npk, name)(*args, **kwargs)
+
+    method.__name__ = name
+    method.__qualname__ = f"Transaction.{name}"
+    method.__doc__ = f"As :meth:`NumPack.{name}`, as part of this transaction."
+    return method
+
+
+for _name in ("save", "load", "append", "replace", "drop", "getitem", "get_shape", "get_dtype", "get_member_list",
+              "get_modify_time", "has_array", "get", "keys", "values", "items", "array", "stream_load", "update",
+              "compact", "checkpoint", "clone", "rename", "reset", "get_metadata", "array_attrs", "transaction"):
+    setattr(Transaction, _name, _delegate(_name))
+del _name

@@ -1,0 +1,224 @@
+/* array_type.c - one array at one moment. */
+#include <string.h>
+
+#include "module.h"
+
+typedef struct array_object {
+    PyObject ob_base; /* what PyObject_HEAD says */
+    npk_array *array;
+    const npk_array_info *info; /* owned by array */
+    PyObject *shape;            /* tuple with the row axis; () for a 0-d array */
+    PyObject *descr;            /* str */
+} array_object;
+
+static PyObject *shape_tuple(const npk_array_info *info)
+{
+    Py_ssize_t ndim = info->zero_dim ? 0 : (Py_ssize_t)info->ndim + 1;
+    PyObject *shape = PyTuple_New(ndim);
+    for (Py_ssize_t i = 0; shape != NULL && i < ndim; i++) {
+        PyObject *size = PyLong_FromUnsignedLongLong(i == 0 ? info->row_count : info->shape[i - 1]);
+        if (size == NULL || PyTuple_SetItem(shape, i, size) < 0)
+            Py_CLEAR(shape);
+    }
+    return shape;
+}
+
+PyObject *array_object_new(module_state *state, npk_array *array)
+{
+    array_object *self = PyObject_New(array_object, state->array_type);
+    if (self == NULL) {
+        npk_array_release(array);
+        return NULL;
+    }
+    self->array = array;
+    self->info = npk_array_describe(array);
+    self->shape = shape_tuple(self->info);
+    self->descr = PyUnicode_DecodeUTF8(self->info->descr, (Py_ssize_t)strlen(self->info->descr), "strict");
+    if (self->shape == NULL || self->descr == NULL)
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static void array_dealloc(PyObject *object)
+{
+    array_object *self = (array_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    npk_array_release(self->array);
+    Py_XDECREF(self->shape);
+    Py_XDECREF(self->descr);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+/* Whether out can take count rows; else -1 with ValueError. */
+static int check_room(const array_object *self, const Py_buffer *out, uint64_t count)
+{
+    uint64_t row_size = self->info->row_size;
+    if ((row_size == 0 && out->len == 0) ||
+        (row_size != 0 && (uint64_t)out->len % row_size == 0 && (uint64_t)out->len / row_size == count))
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "the buffer does not have the size of the rows");
+    return -1;
+}
+
+static PyObject *array_read(PyObject *object, PyObject *args)
+{
+    array_object *self = (array_object *)object;
+    unsigned long long first, count;
+    PyObject *target;
+    Py_buffer out;
+    if (!PyArg_ParseTuple(args, "KKO", &first, &count, &target) || PyObject_GetBuffer(target, &out, PyBUF_WRITABLE) < 0)
+        return NULL;
+    PyObject *result = NULL;
+    if (check_room(self, &out, count) == 0) {
+        npk_error err = {.row = -1};
+        PyThreadState *outer = core_enter();
+        npk_status status = npk_array_read(self->array, first, count, out.buf, &err);
+        core_leave(outer);
+        result = finish_none(state_of(object), status, &err);
+    }
+    PyBuffer_Release(&out);
+    return result;
+}
+
+static PyObject *array_gather(PyObject *object, PyObject *args)
+{
+    array_object *self = (array_object *)object;
+    PyObject *row_numbers, *target;
+    Py_buffer rows, out;
+    if (!PyArg_ParseTuple(args, "OO", &row_numbers, &target) ||
+        PyObject_GetBuffer(row_numbers, &rows, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (PyObject_GetBuffer(target, &out, PyBUF_WRITABLE) < 0) {
+        PyBuffer_Release(&rows);
+        return NULL;
+    }
+    PyObject *result = NULL;
+    uint64_t count = (uint64_t)rows.len / sizeof(int64_t);
+    if (check_room(self, &out, count) == 0) {
+        npk_error err = {.row = -1};
+        PyThreadState *outer = core_enter();
+        npk_status status = npk_array_gather(self->array, count, rows.buf, out.buf, &err);
+        core_leave(outer);
+        result = finish_none(state_of(object), status, &err);
+    }
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&out);
+    return result;
+}
+
+static PyObject *array_map(PyObject *object, PyObject *args)
+{
+    array_object *self = (array_object *)object;
+    unsigned long long first, count;
+    int writable;
+    if (!PyArg_ParseTuple(args, "KKp", &first, &count, &writable))
+        return NULL;
+    npk_region *region = NULL;
+    npk_error err = {.row = -1};
+    PyThreadState *outer = core_enter();
+    npk_status status =
+        npk_array_map(self->array, first, count, writable ? NPK_MAP_COPY_ON_WRITE : NPK_MAP_READ, &region, &err);
+    core_leave(outer);
+    if (status != NPK_OK)
+        return raise_core_error(state_of(object), status, &err);
+    return region_object_new(state_of(object), region, !writable);
+}
+
+static PyObject *array_load(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    array_object *self = (array_object *)object;
+    npk_region *region = NULL;
+    npk_error err = {.row = -1};
+    PyThreadState *outer = core_enter();
+    npk_status status = npk_array_load(self->array, &region, &err);
+    core_leave(outer);
+    if (status != NPK_OK)
+        return raise_core_error(state_of(object), status, &err);
+    return region_object_new(state_of(object), region, 0);
+}
+
+static PyObject *array_shape(PyObject *object, void *closure)
+{
+    (void)closure;
+    return Py_NewRef(((array_object *)object)->shape);
+}
+
+static PyObject *array_descr(PyObject *object, void *closure)
+{
+    (void)closure;
+    return Py_NewRef(((array_object *)object)->descr);
+}
+
+static PyObject *array_name(PyObject *object, void *closure)
+{
+    (void)closure;
+    return PyUnicode_FromString(((array_object *)object)->info->name);
+}
+
+static PyObject *array_zero_dim(PyObject *object, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(((array_object *)object)->info->zero_dim);
+}
+
+/* closure: the offset of a uint64_t in npk_array_info. */
+static PyObject *array_number(PyObject *object, void *closure)
+{
+    const char *info = (const char *)((array_object *)object)->info;
+    uint64_t value;
+    memcpy(&value, info + (size_t)closure, sizeof value);
+    return PyLong_FromUnsignedLongLong(value);
+}
+
+/* clang-format off */
+#define NUMBER(member, doc) {#member, array_number, NULL, doc, (void *)offsetof(npk_array_info, member)}
+/* clang-format on */
+
+static PyGetSetDef array_getset[] = {
+    {"name", array_name, NULL, "name when opened", NULL},
+    {"shape", array_shape, NULL, "shape with the row axis", NULL},
+    {"descr", array_descr, NULL, "stored description of the dtype", NULL},
+    {"zero_dim", array_zero_dim, NULL, "whether it is one value without axes", NULL},
+    NUMBER(id, "number that is never reused"),
+    NUMBER(row_count, "rows"),
+    NUMBER(row_size, "bytes of a row"),
+    NUMBER(created_us, "creation, microseconds since 1970"),
+    NUMBER(modified_us, "last change, microseconds since 1970"),
+    NUMBER(change_lsn, "log position of the last change of content"),
+    NUMBER(pending_row_count, "rows that lie in the log"),
+    NUMBER(pending_size, "bytes of rows that lie in the log"),
+    NUMBER(piece_count, "contiguous pieces it is read from"),
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef array_methods[] = {
+    {"read", array_read, METH_VARARGS, "read($self, first, count, out, /)\n--\n\nCopy rows into a writable buffer."},
+    {"gather", array_gather, METH_VARARGS,
+     "gather($self, rows, out, /)\n--\n\nCopy the rows with these int64 numbers, in order."},
+    {"map", array_map, METH_VARARGS,
+     "map($self, first, count, writable, /)\n--\n\nRows as memory, read-only or copy-on-write."},
+    {"load", array_load, METH_NOARGS, "load($self, /)\n--\n\nAll rows in private memory."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot array_slots[] = {
+    {Py_tp_dealloc, array_dealloc},
+    {Py_tp_methods, array_methods},
+    {Py_tp_getset, array_getset},
+    {Py_tp_doc, "One array at one moment; its bytes never change."},
+    {0, NULL},
+};
+
+static PyType_Spec array_spec = {
+    .name = "numpack._core.Array",
+    .basicsize = sizeof(array_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = array_slots,
+};
+
+PyTypeObject *array_type_create(PyObject *module)
+{
+    return (PyTypeObject *)PyType_FromModuleAndSpec(module, &array_spec, NULL);
+}
