@@ -104,7 +104,6 @@ typedef struct npk_core {
     _Atomic uint64_t logged_since_fold;       /* bytes, to decide when to look closer */
     _Atomic uint64_t checkpoint_lsn;          /* newest known */
     _Atomic uint64_t older_checkpoint_lsn;    /* the other kept one, 0: none */
-    _Atomic bool space_short;                 /* the reserve was given up: reclaim hard until it can be made again */
 } npk_core;
 
 struct npk_store {

@@ -246,10 +246,14 @@ static npk_status open_tables(npk_index *index, bool create, npk_error *err)
         return fail_lmdb(err, rc, "open");
     for (unsigned i = 0; i < NPK_TABLE_COUNT && rc == 0; i++)
         rc = mdb_dbi_open(txn, table_names[i], create ? MDB_CREATE : 0, &index->tables[i]);
-    if (rc)
+    if (rc) {
         mdb_txn_abort(txn);
-    else
+    } else {
+        sigset_t before;
+        npk_thread_hold_file_size_signal(&before);
         rc = mdb_txn_commit(txn); /* keeps the handles, also when it only read */
+        npk_thread_release_file_size_signal(&before, rc != 0);
+    }
     return rc ? fail_lmdb(err, rc, create ? "create the tables of" : "open the tables of") : NPK_OK;
 }
 
@@ -356,8 +360,12 @@ npk_status npk_index_open(const npk_io *io, npk_file *index_directory, const cha
         size = npk_align_up(npk_min_u64(size, SIZE_MAX / 4), MAP_SIZE_MIN);
         rc = mdb_env_set_mapsize(opened->env, (size_t)size);
     }
-    if (rc == 0)
+    if (rc == 0) {
+        sigset_t before;
+        npk_thread_hold_file_size_signal(&before);
         rc = mdb_env_open(opened->env, path, MDB_NOSYNC | MDB_NOMETASYNC | MDB_NOTLS, 0666);
+        npk_thread_release_file_size_signal(&before, rc != 0);
+    }
     if (rc) {
         status = fail_lmdb(err, rc, "open");
         goto fail;
@@ -738,7 +746,10 @@ npk_status npk_index_publish(npk_index *index, npk_kv *changes, npk_error *err)
         return NPK_OK;
     for (unsigned attempt = 0;; attempt++) {
         int rc = 0;
+        sigset_t before;
+        npk_thread_hold_file_size_signal(&before); /* a large change is written before the commit already */
         npk_status status = try_publish(index, changes, &rc, err);
+        npk_thread_release_file_size_signal(&before, status != NPK_OK);
         if (status == NPK_OK || (rc != MDB_MAP_RESIZED && rc != MDB_MAP_FULL) || attempt >= RETRY_COUNT)
             return status;
         uint64_t used, map_size;

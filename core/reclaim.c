@@ -245,7 +245,7 @@ static npk_status unlink_columns(npk_core *core, const struct dead_list *list, u
 
 npk_status npk_reclaim_run(npk_core *core, bool hard, npk_error *err)
 {
-    hard = hard || atomic_load(&core->space_short);
+    hard = hard || atomic_load(&core->control->reserve_gone); /* one kept checkpoint suffices until there is room */
     npk_status status = NPK_OK;
     if (hard) /* the older checkpoint needs what is about to go */
         status = npk_checkpoint_trim(core->io, core->checkpoint_directory, 1, err);
@@ -318,6 +318,14 @@ npk_status npk_store_checkpoint(npk_store *store, npk_error *err)
     status = npk_reclaim_checkpoint(core, err);
     if (status == NPK_OK)
         status = npk_reclaim_run(core, false, err);
+    if (status == NPK_NO_SPACE) {
+        npk_reserve_release(core); /* it is for this */
+        status = npk_reclaim_checkpoint(core, err);
+    }
+    if (status == NPK_OK && atomic_load(&core->control->reserve_gone)) {
+        status = npk_reclaim_run(core, true, err); /* one kept checkpoint suffices until there is room */
+        npk_reserve_ensure(core);
+    }
     npk_compactor_release(core);
     return status;
 }

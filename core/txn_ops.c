@@ -6,6 +6,7 @@
 #include "alloc.h"
 #include "bytes.h"
 #include "error.h"
+#include "reserve.h"
 #include "row_index.h"
 #include "txn.h"
 
@@ -167,7 +168,9 @@ static npk_status append_rows(npk_txn *txn, uint64_t id, npk_array_record *array
         npk_add_overflow(array->next_slot, count, &end) || npk_mul_overflow(array->row_size, count, &end))
         return npk_fail(err, NPK_SHAPE, "array \"%s\" cannot have so many rows", array->name);
     npk_op op = {.type = NPK_OP_APPEND, .array = id, .time_us = now_us(txn), .first = array->next_slot};
-    npk_status status = NPK_OK;
+    npk_status status = npk_reserve_require(txn->core, err);
+    if (status != NPK_OK)
+        return status;
     if (is_bulk(txn, array->row_size, count)) {
         npk_bulk *bulk = NULL;
         status = get_bulk(txn, id, array, count, &bulk, err);
@@ -477,7 +480,9 @@ static npk_status fail_row(npk_error *err, const npk_array_record *array, int64_
 static npk_status replace_targets(npk_txn *txn, uint64_t id, const npk_array_record *array, struct target *targets,
                                   uint64_t count, const void *data, npk_error *err)
 {
-    npk_status status = rows_to_slots(txn, id, targets, count, err);
+    npk_status status = npk_reserve_require(txn->core, err);
+    if (status == NPK_OK)
+        status = rows_to_slots(txn, id, targets, count, err);
     if (status != NPK_OK)
         return status;
     bool sorted = true;
@@ -543,7 +548,9 @@ static npk_status replace_range(npk_txn *txn, uint64_t id, const npk_array_recor
     r.op.time_us = now_us(txn);
     npk_map_run *map = NULL;
     size_t map_count = 0;
-    npk_status status = npk_row_index_load_map(txn->kv, id, &map, &map_count, err);
+    npk_status status = npk_reserve_require(txn->core, err);
+    if (status == NPK_OK)
+        status = npk_row_index_load_map(txn->kv, id, &map, &map_count, err);
     if (status == NPK_OK && is_bulk(txn, array->row_size, count))
         status = get_bulk(txn, id, array, count, &r.bulk, err);
     uint64_t end = first + count;
