@@ -296,6 +296,13 @@ static void reclaim(explorer *x)
         explorer_commit(x, C);
         explorer_checkpoint(x);
     }
+    for (int i = 0; i < 3; i++) { /* folded without a checkpoint: the log since the last one must stay */
+        explorer_begin(x);
+        explorer_append(x, 1, 170);
+        explorer_commit(x, C);
+        explorer_compact(x, 1);
+        explorer_compact(x, 0);
+    }
     ck_assert_uint_ge(count(x).reclaims, 3);
     ck_assert_uint_ge(count(x).segment_rolls, 3);
 }
@@ -472,7 +479,7 @@ static void faults(explorer *x, uint32_t kinds, bool forever, int sys_errno, mem
             explorer_checkpoint(x);
         fired = explorer_settle(x);
     }
-    ck_assert_uint_ge(i, 15);
+    ck_assert_uint_ge(i, 10);
 }
 
 static void failed_sync_clean(explorer *x)

@@ -259,7 +259,10 @@ static void note_void(explorer *x)
 {
     explorer_history *history = &x->history;
     explorer_history_push(history, &history->models[history->acknowledged]);
-    history->durable = history->acknowledged = ++history->started;
+    bool all_was_durable = history->durable == history->acknowledged;
+    history->acknowledged = ++history->started;
+    if (all_was_durable)
+        history->durable = history->started;
     model_copy(&x->now, &history->models[history->started]);
 }
 

@@ -15,7 +15,8 @@
  *  3. verify finds nothing;
  *  4. one more transaction goes through; after a compaction columns/ holds exactly the files the store knows;
  *  5. closed and reopened, it holds models[j] and the added transaction;
- *  6. had the process died, or the power gone, right after 1, the next recovery finds models[j] again.
+ *  6. had the process died, or the power gone, right after 1, the next recovery finds models[j] again;
+ *  7. after 5 the newest of its checkpoints can be lost, and nothing is missing.
  *
  * Depth 2: while 1, 4 and 5 run on a state, its disk is recorded in turn, and the states of those points are asked the same. */
 #ifndef NPK_TESTS_EXPLORER_H
