@@ -479,7 +479,7 @@ static void faults(explorer *x, uint32_t kinds, bool forever, int sys_errno, mem
             explorer_checkpoint(x);
         fired = explorer_settle(x);
     }
-    ck_assert_uint_ge(i, 10);
+    ck_assert_uint_ge(i, 8);
 }
 
 static void failed_sync_clean(explorer *x)
@@ -614,7 +614,7 @@ START_TEST(test_every_crash_state_keeps_the_promises)
     for (int ext4 = 0; ext4 < 2; ext4++) {
         explorer_settings settings = {.seed = number("NPK_SEED", 1), .names_follow_sync = ext4 == 1};
         settings.state_count = (number("NPK_STATES", 1000) + 1) / 2;
-        settings.nested_count = number("NPK_NESTED", 160) / 2;
+        settings.nested_count = number("NPK_NESTED", 320) / 2;
         settle(&settings, run_path, state_path);
         explorer_totals totals;
         explorer *x = explorer_run(&scenarios[_i], &settings);
