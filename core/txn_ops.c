@@ -501,14 +501,14 @@ npk_status npk_txn_replace(npk_txn *txn, const char *name, uint64_t count, const
         return status;
     uint64_t id = 0;
     npk_array_record array;
-    status = find_array(txn, name, &id, &array, err);
+    status = npk_reserve_require(txn->core, err);
+    if (status == NPK_OK)
+        status = find_array(txn, name, &id, &array, err);
     if (status != NPK_OK)
         return end_op(txn, &start, status, name, err);
     struct target *targets = NULL;
     if (array.zero_dim)
         status = npk_fail(err, NPK_SHAPE, "array \"%s\" is 0-d: it has no rows to replace", name);
-    if (status == NPK_OK)
-        status = npk_reserve_require(txn->core, err);
     else if (count > SIZE_MAX / sizeof *targets || !(targets = npk_alloc((size_t)count * sizeof *targets)))
         status = npk_fail(err, NPK_NO_MEMORY, "could not allocate %llu row numbers", (unsigned long long)count);
     for (uint64_t i = 0; i < count && status == NPK_OK; i++) {
@@ -535,14 +535,14 @@ npk_status npk_txn_replace_run(npk_txn *txn, const char *name, uint64_t first, u
         return status;
     uint64_t id = 0;
     npk_array_record array;
-    status = find_array(txn, name, &id, &array, err);
+    status = npk_reserve_require(txn->core, err);
+    if (status == NPK_OK)
+        status = find_array(txn, name, &id, &array, err);
     if (status != NPK_OK)
         return end_op(txn, &start, status, name, err);
     struct target *targets = NULL;
     if (array.zero_dim)
         status = npk_fail(err, NPK_SHAPE, "array \"%s\" is 0-d: it has no rows to replace", name);
-    if (status == NPK_OK)
-        status = npk_reserve_require(txn->core, err);
     else if (first > array.row_count || count > array.row_count - first)
         status = fail_row(err, &array, (int64_t)npk_max_u64(first, array.row_count));
     else if (count > SIZE_MAX / sizeof *targets || !(targets = npk_alloc((size_t)count * sizeof *targets)))
