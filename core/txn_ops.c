@@ -516,7 +516,9 @@ npk_status npk_txn_replace(npk_txn *txn, const char *name, uint64_t count, const
         return status;
     uint64_t id = 0;
     npk_array_record array;
-    status = find_array(txn, name, &id, &array, err);
+    status = npk_reserve_require(txn->core, err);
+    if (status == NPK_OK)
+        status = find_array(txn, name, &id, &array, err);
     if (status != NPK_OK)
         return end_op(txn, &start, status, name, err);
     struct target *targets = NULL;
@@ -579,7 +581,9 @@ npk_status npk_txn_replace_run(npk_txn *txn, const char *name, uint64_t first, u
         return status;
     uint64_t id = 0;
     npk_array_record array;
-    status = find_array(txn, name, &id, &array, err);
+    status = npk_reserve_require(txn->core, err);
+    if (status == NPK_OK)
+        status = find_array(txn, name, &id, &array, err);
     if (status != NPK_OK)
         return end_op(txn, &start, status, name, err);
     struct target targets[RANGE_MIN];
