@@ -8,6 +8,7 @@
 #include "error.h"
 #include "recover.h"
 #include "reserve.h"
+#include "reserve.h"
 #include "view.h"
 
 /* ---- the lock --------------------------------------------------------------------------------------------------------- */
@@ -205,7 +206,7 @@ static void raise_durable(npk_core *core, uint64_t lsn)
 }
 
 npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
-                             npk_position *position, npk_error *err)
+                             bool use_reserve, npk_position *position, npk_error *err)
 {
     uint8_t meta[12];
     npk_put_u64(meta, core->io->now_us(core->io));
@@ -216,10 +217,21 @@ npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, u
     npk_status status = npk_apply_commit(kv, &record, err);
     if (status == NPK_OK)
         status = npk_index_reserve(core->index, npk_kv_change_count(kv) + 1, npk_kv_change_size(kv) + 256, err);
+    if (status == NPK_NO_SPACE && use_reserve) {
+        npk_reserve_release(core);
+        status = npk_index_reserve(core->index, npk_kv_change_count(kv) + 1, npk_kv_change_size(kv) + 256, err);
+    }
     if (status != NPK_OK)
         return status; /* the caller aborts */
     status = npk_wal_append(core->wal, NPK_RECORD_COMMIT, transaction, atomic_load(&core->control->durable_lsn), meta,
                             sizeof meta, NULL, 0, false, &place, err);
+    if (status == NPK_NO_SPACE && use_reserve && !npk_wal_in_doubt(core->wal)) {
+        npk_reserve_release(core);
+        status = npk_wal_append(core->wal, NPK_RECORD_COMMIT, transaction, atomic_load(&core->control->durable_lsn), meta,
+                                sizeof meta, NULL, 0, false, &place, err);
+    }
+    if (status != NPK_OK && !npk_wal_in_doubt(core->wal)) /* no part of the commit record was written: the caller aborts */
+        return npk_context(err, status, "commit");
     if (status == NPK_OK)
         status = sync == NPK_SYNC_COMMIT ? npk_wal_sync(core->wal, err) : npk_wal_write(core->wal, err);
     if (status != NPK_OK) {
@@ -298,6 +310,12 @@ npk_status npk_writer_flush(npk_core *core, npk_error *err)
     }
 }
 
+static npk_status append_mark(npk_core *core, npk_error *err)
+{
+    return npk_wal_append(core->wal, NPK_RECORD_WATERMARK, 0, atomic_load(&core->control->durable_lsn), NULL, 0, NULL, 0, false,
+                          NULL, err);
+}
+
 npk_status npk_writer_mark(npk_core *core, bool *done, npk_error *err)
 {
     *done = false;
@@ -314,14 +332,16 @@ npk_status npk_writer_mark(npk_core *core, bool *done, npk_error *err)
         npk_writer_release(core, true);
         return status;
     }
-    npk_wal_place place;
     status = npk_index_reserve(core->index, 1, 256, err);
     if (status == NPK_OK) {
         /* Durable up to the record itself: first the sync that proves it. */
         status = npk_writer_flush(core, err);
         if (status == NPK_OK)
-            status = npk_wal_append(core->wal, NPK_RECORD_WATERMARK, 0, atomic_load(&core->control->durable_lsn), NULL, 0,
-                                    NULL, 0, false, &place, err);
+            status = append_mark(core, err);
+        if (status == NPK_NO_SPACE && !npk_wal_in_doubt(core->wal)) {
+            npk_reserve_release(core); /* it is for this: with a checkpoint behind the mark the next open needs no room */
+            status = append_mark(core, err);
+        }
         if (status == NPK_OK)
             status = npk_wal_sync(core->wal, err);
         if (status != NPK_OK)
