@@ -120,7 +120,10 @@ npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, n
 {
     npk_core *core = txn->core;
     npk_status status = txn->broken;
-    if (status != NPK_OK)
+    bool reached_log = false;
+    if (status == NPK_OK && (unsigned)sync > NPK_SYNC_NEVER)
+        status = npk_fail(err, NPK_INVALID, "unknown sync level %d", (int)sync);
+    else if (status != NPK_OK)
         (void)npk_fail(err, status, "an earlier failure broke this transaction; it was rolled back");
     if (status == NPK_OK && txn->record_count == 0) { /* nothing to commit; what was rolled back may have left a void */
         status = npk_writer_abort(core, txn->kv, txn->begin_lsn, txn->id, err);
@@ -134,9 +137,11 @@ npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, n
     }
     if (status == NPK_OK)
         status = finish_bulks(txn, err);
-    if (status == NPK_OK)
+    if (status == NPK_OK) {
         status = npk_writer_commit(core, txn->kv, txn->id, txn->record_count, sync, !txn->adds_rows, position, err);
-    if (status == NPK_OK || status == NPK_POISONED) { /* poisoned: committed in the log, so its files stay */
+        reached_log = true;
+    }
+    if (status == NPK_OK || (status == NPK_POISONED && reached_log)) { /* perhaps committed in the log: its files stay */
         drop_bulks(txn, false);
         finish(txn, status == NPK_OK);
         return status;
@@ -184,7 +189,8 @@ npk_status npk_txn_undo_to(npk_txn *txn, const npk_savepoint *to, npk_error *err
     if (npk_wal_get_end(txn->core->wal).lsn == to->lsn)
         return NPK_OK;
     npk_status status =
-        npk_wal_undo(txn->core->wal, to->lsn, txn->id, atomic_load(&txn->core->control->durable_lsn), err);
+        npk_wal_undo(txn->core->wal, to->lsn, txn->id,
+                     npk_min_u64(atomic_load(&txn->core->control->durable_lsn), to->lsn), err);
     if (status != NPK_OK)
         txn->broken = status; /* what was to be undone is still there */
     return status;
@@ -240,7 +246,7 @@ npk_status npk_txn_log(npk_txn *txn, const npk_op *op, const void *data, size_t 
         return npk_fail(err, NPK_NO_MEMORY, "could not encode an operation");
     npk_record record = {.type = op->type,
                          .transaction = txn->id,
-                         .watermark = atomic_load(&core->control->durable_lsn),
+                         .watermark = npk_min_u64(atomic_load(&core->control->durable_lsn), npk_wal_get_end(core->wal).lsn),
                          .meta = txn->meta.data,
                          .meta_size = txn->meta.size,
                          .raw_data_size = data_size};
