@@ -327,7 +327,7 @@ npk_status npk_store_checkpoint(npk_store *store, npk_error *err)
         npk_reserve_release(core); /* it is for this */
         status = npk_reclaim_checkpoint(core, err);
     }
-    if (status == NPK_OK && atomic_load(&core->control->reserve_gone)) {
+    if (status == NPK_OK && (atomic_load(&core->control->reserve_gone) || atomic_exchange(&core->control->space_short, 0))) {
         status = npk_reclaim_run(core, true, err); /* one kept checkpoint suffices until there is room */
         npk_reserve_ensure(core);
     }

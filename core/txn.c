@@ -84,6 +84,8 @@ static void drop_bulks(npk_txn *txn, bool discard)
 static void finish(npk_txn *txn, bool clean)
 {
     npk_core *core = txn->core;
+    if (txn->full)
+        atomic_store(&core->control->space_short, 1);
     npk_view_end_write(core, txn->kv);
     npk_writer_release(core, clean && !atomic_load(&core->control->poison));
     if (txn->store)
@@ -136,7 +138,7 @@ npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, n
     if (status == NPK_OK)
         status = finish_bulks(txn, err);
     if (status == NPK_OK) {
-        status = npk_writer_commit(core, txn->kv, txn->id, txn->record_count, sync, position, err);
+        status = npk_writer_commit(core, txn->kv, txn->id, txn->record_count, sync, !txn->adds_rows, position, err);
         reached_log = true;
     }
     if (status == NPK_OK || (status == NPK_POISONED && reached_log)) { /* perhaps committed in the log: its files stay */
@@ -144,6 +146,7 @@ npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, n
         finish(txn, status == NPK_OK);
         return status;
     }
+    txn->full |= status == NPK_NO_SPACE;
     bool clean = npk_writer_abort(core, txn->kv, txn->begin_lsn, txn->id, NULL) == NPK_OK;
     /* A poisoned store may still hold the commit record: then the files it links must stay. */
     drop_bulks(txn, !atomic_load(&core->control->poison));
@@ -249,10 +252,10 @@ npk_status npk_txn_log(npk_txn *txn, const npk_op *op, const void *data, size_t 
                          .raw_data_size = data_size};
     npk_status status = npk_wal_append(core->wal, record.type, record.transaction, record.watermark, record.meta,
                                        record.meta_size, data, data_size, true, &record.place, err);
-    if (status == NPK_NO_SPACE && data_size == 0 && !npk_wal_in_doubt(core->wal)) {
-        npk_reserve_release(core); /* on a full disk a drop must get through */
-        status = npk_wal_append(core->wal, record.type, record.transaction, record.watermark, record.meta,
-                                record.meta_size, NULL, 0, true, &record.place, err);
+    if (status == NPK_NO_SPACE && !txn->adds_rows && !npk_wal_in_doubt(core->wal)) {
+        npk_reserve_release(core); /* dropping gets through on a full disk */
+        status = npk_wal_append(core->wal, record.type, record.transaction, record.watermark, record.meta, record.meta_size,
+                                data, data_size, true, &record.place, err);
     }
     if (status != NPK_OK && npk_wal_in_doubt(core->wal))
         txn->broken = status;

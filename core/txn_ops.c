@@ -26,6 +26,7 @@ static npk_status end_op(npk_txn *txn, const npk_savepoint *start, npk_status st
 {
     if (status != NPK_OK) {
         npk_error_set_array(err, array);
+        txn->full |= status == NPK_NO_SPACE;
         if (txn->broken == NPK_OK)
             (void)npk_txn_undo_to(txn, start, NULL); /* breaks the transaction when it fails */
         else
@@ -34,6 +35,13 @@ static npk_status end_op(npk_txn *txn, const npk_savepoint *start, npk_status st
     if (txn->savepoint_count == 0)
         npk_kv_forget_marks(txn->kv);
     return status;
+}
+
+/* Before rows are added or replaced. The reserve is for transactions that do neither. */
+static npk_status require_room(npk_txn *txn, npk_error *err)
+{
+    txn->adds_rows = true;
+    return npk_reserve_require(txn->core, err);
 }
 
 static uint64_t now_us(const npk_txn *txn)
@@ -168,7 +176,7 @@ static npk_status append_rows(npk_txn *txn, uint64_t id, npk_array_record *array
         npk_add_overflow(array->next_slot, count, &end) || npk_mul_overflow(array->row_size, count, &end))
         return npk_fail(err, NPK_SHAPE, "array \"%s\" cannot have so many rows", array->name);
     npk_op op = {.type = NPK_OP_APPEND, .array = id, .time_us = now_us(txn), .first = array->next_slot};
-    npk_status status = npk_reserve_require(txn->core, err);
+    npk_status status = require_room(txn, err);
     if (status != NPK_OK)
         return status;
     if (is_bulk(txn, array->row_size, count)) {
@@ -516,7 +524,7 @@ npk_status npk_txn_replace(npk_txn *txn, const char *name, uint64_t count, const
         return status;
     uint64_t id = 0;
     npk_array_record array;
-    status = npk_reserve_require(txn->core, err);
+    status = require_room(txn, err);
     if (status == NPK_OK)
         status = find_array(txn, name, &id, &array, err);
     if (status != NPK_OK)
@@ -581,7 +589,7 @@ npk_status npk_txn_replace_run(npk_txn *txn, const char *name, uint64_t first, u
         return status;
     uint64_t id = 0;
     npk_array_record array;
-    status = npk_reserve_require(txn->core, err);
+    status = require_room(txn, err);
     if (status == NPK_OK)
         status = find_array(txn, name, &id, &array, err);
     if (status != NPK_OK)

@@ -209,11 +209,11 @@ static void raise_durable(npk_core *core, uint64_t lsn)
 }
 
 /* Room first: nothing may stop the publishing of what the log has committed. On a full disk the reserve makes a drop possible. */
-static npk_status make_room(npk_core *core, npk_kv *kv, npk_error *err)
+static npk_status make_room(npk_core *core, npk_kv *kv, bool use_reserve, npk_error *err)
 {
     size_t count = npk_kv_change_count(kv) + 1, size = npk_kv_change_size(kv) + 256;
     npk_status status = npk_index_reserve(core->index, count, size, err);
-    if (status == NPK_NO_SPACE) {
+    if (status == NPK_NO_SPACE && use_reserve) {
         npk_reserve_release(core);
         status = npk_index_reserve(core->index, count, size, err);
     }
@@ -221,7 +221,7 @@ static npk_status make_room(npk_core *core, npk_kv *kv, npk_error *err)
 }
 
 npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
-                             npk_position *position, npk_error *err)
+                             bool use_reserve, npk_position *position, npk_error *err)
 {
     uint8_t meta[12];
     npk_put_u64(meta, core->io->now_us(core->io));
@@ -230,11 +230,18 @@ npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, u
     npk_record record = {.type = NPK_RECORD_COMMIT, .transaction = transaction, .meta = meta, .meta_size = sizeof meta};
     npk_status status = npk_apply_commit(kv, &record, err);
     if (status == NPK_OK)
-        status = make_room(core, kv, err);
+        status = make_room(core, kv, use_reserve, err);
     if (status != NPK_OK)
         return status; /* the caller aborts */
     status = npk_wal_append(core->wal, NPK_RECORD_COMMIT, transaction, known_watermark(core), meta, sizeof meta, NULL, 0,
                             false, &place, err);
+    if (status == NPK_NO_SPACE && use_reserve && !npk_wal_in_doubt(core->wal)) {
+        npk_reserve_release(core);
+        status = npk_wal_append(core->wal, NPK_RECORD_COMMIT, transaction, known_watermark(core), meta, sizeof meta, NULL, 0,
+                                false, &place, err);
+    }
+    if (status != NPK_OK && !npk_wal_in_doubt(core->wal)) /* no part of the commit record was written: the caller aborts */
+        return npk_context(err, status, "commit");
     if (status == NPK_OK)
         status = sync == NPK_SYNC_COMMIT ? npk_wal_sync(core->wal, err) : npk_wal_write(core->wal, err);
     if (status != NPK_OK) {
@@ -324,6 +331,11 @@ npk_status npk_writer_flush(npk_core *core, npk_error *err)
     }
 }
 
+static npk_status append_mark(npk_core *core, npk_error *err)
+{
+    return npk_wal_append(core->wal, NPK_RECORD_WATERMARK, 0, known_watermark(core), NULL, 0, NULL, 0, false, NULL, err);
+}
+
 npk_status npk_writer_mark(npk_core *core, bool *done, npk_error *err)
 {
     *done = false;
@@ -340,14 +352,16 @@ npk_status npk_writer_mark(npk_core *core, bool *done, npk_error *err)
         npk_writer_release(core, true);
         return status;
     }
-    npk_wal_place place;
     status = npk_index_reserve(core->index, 1, 256, err);
     if (status == NPK_OK) {
         /* Durable up to the record itself: first the sync that proves it. */
         status = npk_writer_flush(core, err);
         if (status == NPK_OK)
-            status = npk_wal_append(core->wal, NPK_RECORD_WATERMARK, 0, known_watermark(core), NULL, 0, NULL, 0, false,
-                                    &place, err);
+            status = append_mark(core, err);
+        if (status == NPK_NO_SPACE && !npk_wal_in_doubt(core->wal)) {
+            npk_reserve_release(core); /* it is for this: with a checkpoint behind the mark the next open needs no room */
+            status = append_mark(core, err);
+        }
         if (status == NPK_OK)
             status = npk_wal_sync(core->wal, err);
         if (status != NPK_OK)

@@ -36,7 +36,7 @@ static void teardown(void)
 enum { ROW = 512, CHUNK = 40 };
 static const uint64_t width = ROW;
 static const npk_array_spec spec = {"|u1", ROW, 1, &width, 0};
-static uint8_t rows[CHUNK * ROW * 8];
+static uint8_t rows[CHUNK * ROW * 8], part[CHUNK * ROW];
 
 static npk_store *open_on(const npk_io *io, const char *path, uint64_t bulk_size)
 {
@@ -48,20 +48,25 @@ static npk_store *open_on(const npk_io *io, const char *path, uint64_t bulk_size
     return store;
 }
 
-static npk_status append(npk_store *store, const char *name, uint64_t count, npk_sync level)
+static npk_status append_rows(npk_store *store, const char *name, const uint8_t *data, uint64_t count, npk_sync level)
 {
     npk_txn *txn = NULL;
     npk_status status = npk_txn_begin(store, UINT32_MAX, &txn, &err);
     if (status != NPK_OK)
         return status;
-    status = npk_txn_append(txn, name, count, rows, &err);
+    status = npk_txn_append(txn, name, count, data, &err);
     if (status == NPK_NOT_FOUND)
-        status = npk_txn_save(txn, name, &spec, count, rows, &err);
+        status = npk_txn_save(txn, name, &spec, count, data, &err);
     if (status != NPK_OK) {
         npk_txn_abort(txn);
         return status;
     }
     return npk_txn_commit(txn, level, NULL, &err);
+}
+
+static npk_status append(npk_store *store, const char *name, uint64_t count, npk_sync level)
+{
+    return append_rows(store, name, rows, count, level);
 }
 
 static npk_status drop(npk_store *store, const char *name)
@@ -116,6 +121,8 @@ static const char *describe(npk_store *store)
 /* _i: size of the disk and of a change, so that it fills up in the log, in column files, in checkpoints. */
 START_TEST(test_a_full_disk_refuses_and_dropping_makes_room)
 {
+    if (getenv("NPK_FAULT_ONLY") && atoi(getenv("NPK_FAULT_ONLY")) != _i)
+        return;
     rng r = rng_seeded(5);
     rng_fill(&r, rows, sizeof rows);
     memory_io_options options = {.seed = 9, .real_path = directory, .capacity = (uint64_t)(1200 + 37 * _i) << 10};
@@ -133,10 +140,15 @@ START_TEST(test_a_full_disk_refuses_and_dropping_makes_room)
     }
     ck_assert_msg(status == NPK_NO_SPACE, "disk %d: %s: %s", _i, npk_status_kind(status), err.message);
     ck_assert_int_ne(err.sys_errno, 0);
-    for (int i = 0; i < 3; i++) { /* refused again and again, and nothing of it stays */
-        status = append(store, "big", CHUNK, level);
+    /* Refused again and again, and nothing of it stays; small ones may get in where large ones do not, but must leave the reserve. */
+    for (int i = 0; i < 400; i++) {
+        uint64_t count = i % 4 == 0 ? CHUNK : 1, there = big % CHUNK;
+        if (there + count > CHUNK)
+            count = CHUNK - there;
+        memmove(part, rows + there * ROW, count * ROW);
+        status = append_rows(store, "big", part, count, level);
         if (status == NPK_OK)
-            big += CHUNK;
+            big += count;
         else
             ck_assert_msg(status == NPK_NO_SPACE, "disk %d: %s: %s", _i, npk_status_kind(status), err.message);
     }
