@@ -267,7 +267,7 @@ static npk_status keep_transactions(npk_core *core, const npk_store_state *publi
     if (status == NPK_OK && scan.verdict == NPK_WAL_DAMAGED)
         status = npk_recover_refuse(&scan, err);
     bool nothing_there = status == NPK_OK && scan.verdict == NPK_WAL_CLEAN && scan.end.lsn == published->end.lsn &&
-                         scan.end.seq == published->end.seq;
+                         scan.end.seq == published->end.seq && scan.highest_seq == published->end.seq;
     if (status == NPK_OK && !nothing_there) {
         atomic_fetch_add(&core->recoveries, 1);
         status = npk_wal_cut(core->wal, &scan, &end, err);

@@ -123,6 +123,8 @@ static npk_status prepare(npk_core *core, npk_store_state *state, npk_error *err
     bool known = atomic_load(&core->control->generation) == core->log_generation && same_end(&core->log_end, &state->end);
     if (status == NPK_OK && !tail && !known)
         status = npk_wal_has_tail(core->wal, &state->end, &tail, err);
+    else if (status == NPK_OK && !tail)
+        status = npk_wal_has_segment(core->wal, state->end.seq + 1, &tail, err); /* one look at a name: to go on before it would lose rows */
     if (status == NPK_OK && tail) {
         status = npk_recover_tail(core, false, err);
         if (status == NPK_OK)
@@ -284,9 +286,11 @@ npk_status npk_writer_abort(npk_core *core, npk_kv *kv, uint64_t begin_lsn, uint
     if (core->log_generation == UINT64_MAX)
         return NPK_OK; /* the tail was discarded already */
     npk_status status = npk_wal_undo(core->wal, begin_lsn, transaction, known_watermark(core), err);
-    if (status == NPK_OK && npk_wal_get_end(core->wal).lsn == begin_lsn)
+    npk_wal_end end = npk_wal_get_end(core->wal);
+    if (status == NPK_OK && end.lsn == begin_lsn && end.seq == core->log_end.seq)
         return NPK_OK; /* nothing had left the buffer */
-    /* A void record was needed: publish the new end, so that no later writer takes it for a dead writer's tail. */
+    /* A void record was needed, or the log has rolled: publish the new end. Otherwise another process would go on in the old segment, before a
+     * successor that is there already. */
     if (status == NPK_OK)
         status = npk_index_reserve(core->index, 1, 256, err);
     if (status == NPK_OK)
@@ -299,20 +303,28 @@ npk_status npk_writer_abort(npk_core *core, npk_kv *kv, uint64_t begin_lsn, uint
 
 /* ---- the watermark ------------------------------------------------------------------------------------------------------ */
 
+#define FLUSH_TRIES 200
+#define FLUSH_PAUSE_US 500u
+
 npk_status npk_writer_flush(npk_core *core, npk_error *err)
 {
-    for (;;) {
+    for (int tries = 0;; tries++) {
         uint64_t generation = atomic_load(&core->control->generation);
         npk_store_state state;
         npk_status status = read_state(core, &state, err);
         if (status != NPK_OK || state.end.lsn <= atomic_load(&core->control->durable_lsn))
             return status;
         npk_error reason = {0};
-        status = npk_wal_sync_segment(core->wal, state.end.seq, &reason);
+        bool sync_failed = false;
+        status = npk_wal_sync_segment(core->wal, state.end.seq, &sync_failed, &reason);
+        if (status != NPK_OK && !sync_failed && tries < FLUSH_TRIES) {
+            /* Others wrote on, checkpointed and reclaimed the segment since the state was read, or a writer of this process is about to start:
+             * look again. */
+            core->io->sleep_us(core->io, FLUSH_PAUSE_US);
+            continue;
+        }
         if (status != NPK_OK) {
-            /* Without memory or a descriptor no sync was tried. Anything else may be a failed one. */
-            bool untried = status == NPK_NO_MEMORY || reason.sys_errno == EMFILE || reason.sys_errno == ENFILE;
-            if (!untried) {
+            if (sync_failed) {
                 atomic_store(&core->control->poison, 1);
                 atomic_fetch_add(&core->control->generation, 1);
             }

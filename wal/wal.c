@@ -141,9 +141,10 @@ npk_status npk_wal_sync_file(npk_wal *wal, npk_segment *segment, uint64_t genera
     return status;
 }
 
-npk_status npk_wal_sync_segment(npk_wal *wal, uint64_t seq, npk_error *err)
+npk_status npk_wal_sync_segment(npk_wal *wal, uint64_t seq, bool *sync_failed, npk_error *err)
 {
     npk_segment *segment = NULL;
+    *sync_failed = false;
     lock(wal);
     uint64_t generation = wal->generation;
     if (wal->current && wal->current->header.seq == seq)
@@ -155,6 +156,7 @@ npk_status npk_wal_sync_segment(npk_wal *wal, uint64_t seq, npk_error *err)
             return status;
     }
     npk_status status = npk_wal_sync_file(wal, segment, generation, err);
+    *sync_failed = status != NPK_OK && status != NPK_POISONED;
     npk_segment_release(segment);
     return status;
 }

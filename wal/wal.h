@@ -132,6 +132,8 @@ npk_status npk_wal_cut(npk_wal *wal, const npk_wal_scan *scan, npk_wal_end *end,
 
 /* Is anything behind end: a non-zero byte where the next record's header would be, or a later segment? Cheap: asked by each new writer. */
 npk_status npk_wal_has_tail(npk_wal *wal, const npk_wal_end *end, bool *has_tail, npk_error *err);
+/* Is there a file of segment seq? Asks for the name alone. */
+npk_status npk_wal_has_segment(npk_wal *wal, uint64_t seq, bool *is_there, npk_error *err);
 
 /* Check every record of every segment that is there, from the oldest on, up to until_lsn (0: as far as records go; a torn tail is no finding
  * then). Each finding names a byte range of a segment. Segments that are not there are no finding: a reclaim may have been interrupted, and
@@ -171,8 +173,10 @@ npk_status npk_wal_sync(npk_wal *wal, npk_error *err);
  * rest is forgotten and a void record [lsn, here) is appended. MISUSE when lsn was never the end; nothing is changed then. */
 npk_status npk_wal_undo(npk_wal *wal, uint64_t lsn, uint64_t transaction, uint64_t watermark, npk_error *err);
 
-/* Sync segment seq up to what is in it, from any thread, without the writer lock (interval level). One sync, never retried. */
-npk_status npk_wal_sync_segment(npk_wal *wal, uint64_t seq, npk_error *err);
+/* Sync segment seq up to what is in it, from any thread, without the writer lock (interval level). One sync, never retried. *sync_failed tells a
+ * failed sync from what proves nothing either way: the segment could not be opened (CORRUPT: perhaps it was reclaimed meanwhile), or the log of this
+ * process is in doubt (POISONED: its writer deals with that, or is just about to start). */
+npk_status npk_wal_sync_segment(npk_wal *wal, uint64_t seq, bool *sync_failed, npk_error *err);
 
 /* Prepare one zero-filled spare segment, synced with its name, if there is none. Background thread; no lock needed. */
 npk_status npk_wal_prepare_spare(npk_wal *wal, npk_error *err);

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "check_main.h"
+#include "core.h"
 #include "io.h"
+#include "rng.h"
 #include "npk.h"
 
 static npk_error err;
@@ -55,7 +57,8 @@ static void setup(void)
     table = *npk_io_posix();
     table.sync = watching_sync;
     table.write = watching_write;
-    npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_CREATE, .no_background = 1, .io = &table};
+    npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_CREATE, .no_background = 1, .io = &table,
+                           .segment_size = 64 << 10};
     OK(npk_store_open(directory, &options, &store, &err));
     syncs = visible_in_sync = written_before_sync = 0;
 }
@@ -108,6 +111,30 @@ START_TEST(test_lower_levels_write_without_a_sync_and_flush_makes_up_for_it)
 }
 END_TEST
 
+START_TEST(test_an_aborted_transaction_that_rolled_the_log_says_so_to_other_processes)
+{
+    /* Otherwise the next process goes on in the old segment while its successor is there: rows of both would be lost to one another. */
+    static const npk_array_spec bytes = {"|u1", 1, 0, NULL, 0};
+    static uint8_t rows[20000];
+    rng r = rng_seeded(1);
+    rng_fill(&r, rows, sizeof rows);
+    for (int i = 0; i < 12; i++) {
+        npk_txn *txn = NULL;
+        OK(npk_txn_begin(store, UINT32_MAX, &txn, &err));
+        OK(npk_txn_save(txn, "b", &bytes, sizeof rows, rows, &err));
+        if (i % 2)
+            OK(npk_txn_commit(txn, NPK_SYNC_NEVER, NULL, &err));
+        else
+            npk_txn_abort(txn);
+        ck_assert_uint_eq(store->core->log_end.seq, npk_wal_get_end(store->core->wal).seq);
+        npk_position position;
+        OK(npk_store_position(store, &position, &err));
+        ck_assert_uint_eq(position.lsn, npk_wal_get_end(store->core->wal).lsn);
+    }
+    ck_assert_uint_gt(store->core->log_end.seq, 2);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("order");
@@ -115,6 +142,7 @@ int main(void)
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_a_commit_is_written_then_synced_once_then_visible);
     tcase_add_test(tcase, test_lower_levels_write_without_a_sync_and_flush_makes_up_for_it);
+    tcase_add_test(tcase, test_an_aborted_transaction_that_rolled_the_log_says_so_to_other_processes);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }

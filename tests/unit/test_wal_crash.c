@@ -197,7 +197,8 @@ static void unsynced_commits(fixture *f)
         OK(f, npk_wal_write(f->wal, &f->err));
         f->end = npk_wal_get_end(f->wal);
     }
-    OK(f, npk_wal_sync_segment(f->wal, f->end.seq, &f->err));
+    bool sync_failed;
+    OK(f, npk_wal_sync_segment(f->wal, f->end.seq, &sync_failed, &f->err));
     f->durable = f->end.lsn;
     acknowledge();
     begin_transaction("v ");

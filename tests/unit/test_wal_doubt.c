@@ -56,7 +56,10 @@ START_TEST(failed_sync_is_never_retried_and_leaves_the_log_in_doubt)
         memory_io_fail_sync(f.disk, f.wal->current->file, failure);
         ck_assert(npk_wal_in_doubt(f.wal));
         ck_assert_int_eq(npk_wal_sync(f.wal, &f.err), NPK_POISONED);
-        ck_assert_int_eq(npk_wal_sync_segment(f.wal, 1, &f.err), NPK_POISONED);
+        bool sync_failed;
+        ck_assert_int_eq(npk_wal_sync_segment(f.wal, 1, &sync_failed, &f.err), NPK_POISONED);
+        ck_assert_int_eq(npk_wal_sync_segment(f.wal, 99, &sync_failed, &f.err), NPK_CORRUPT);
+        ck_assert(!sync_failed);
         ck_assert_int_eq(npk_wal_write(f.wal, &f.err), NPK_POISONED);
         ck_assert_int_eq(npk_wal_append(f.wal, 16, 9, 0, "x", 1, NULL, 0, false, NULL, &f.err), NPK_POISONED);
         ck_assert_int_eq(npk_wal_undo(f.wal, published.lsn, 9, 0, &f.err), NPK_POISONED);

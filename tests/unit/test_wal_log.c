@@ -511,8 +511,9 @@ static void *sync_often(void *context)
 {
     sync_thread *t = context;
     npk_error err;
+    bool sync_failed;
     for (uint64_t i = 0; i < t->rounds; i++)
-        if (npk_wal_sync_segment(t->wal, 1 + i % 3, &err) != NPK_OK && err.status != NPK_CORRUPT)
+        if (npk_wal_sync_segment(t->wal, 1 + i % 3, &sync_failed, &err) != NPK_OK && err.status != NPK_CORRUPT)
             return (void *)t;
     return NULL;
 }
