@@ -80,6 +80,17 @@ static void drop_bulks(npk_txn *txn, bool discard)
     }
 }
 
+/* A child of fork has the parent's transaction: its log, files and locks are the parent's, and the view's index is gone. */
+static bool is_inherited(const npk_txn *txn)
+{
+    return atomic_load(&txn->core->is_forked);
+}
+
+static npk_status fail_inherited(npk_error *err)
+{
+    return npk_fail(err, NPK_MISUSE, "the transaction belongs to a parent process");
+}
+
 static void finish(npk_txn *txn, bool clean)
 {
     npk_core *core = txn->core;
@@ -116,6 +127,8 @@ static npk_status finish_bulks(npk_txn *txn, npk_error *err)
 npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, npk_error *err)
 {
     npk_core *core = txn->core;
+    if (is_inherited(txn))
+        return fail_inherited(err); /* the memory stays: giving it back would touch what the parent had locked */
     npk_status status = txn->broken;
     if (status != NPK_OK)
         (void)npk_fail(err, status, "an earlier failure broke this transaction; it was rolled back");
@@ -147,7 +160,7 @@ npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, n
 
 void npk_txn_abort(npk_txn *txn)
 {
-    if (!txn)
+    if (!txn || is_inherited(txn))
         return;
     bool clean = npk_writer_abort(txn->core, txn->kv, txn->begin_lsn, txn->id, NULL) == NPK_OK;
     drop_bulks(txn, true); /* no commit record was ever written */
@@ -188,6 +201,8 @@ npk_status npk_txn_undo_to(npk_txn *txn, const npk_savepoint *to, npk_error *err
 
 npk_status npk_txn_savepoint(npk_txn *txn, uint64_t *savepoint, npk_error *err)
 {
+    if (is_inherited(txn))
+        return fail_inherited(err);
     if (txn->savepoint_count == txn->savepoint_capacity) {
         uint64_t capacity = txn->savepoint_capacity ? txn->savepoint_capacity * 2 : 8;
         npk_savepoint *points = npk_realloc(txn->savepoints, capacity * sizeof *points);
@@ -203,6 +218,8 @@ npk_status npk_txn_savepoint(npk_txn *txn, uint64_t *savepoint, npk_error *err)
 
 npk_status npk_txn_rollback_to(npk_txn *txn, uint64_t savepoint, npk_error *err)
 {
+    if (is_inherited(txn))
+        return fail_inherited(err);
     if (txn->broken != NPK_OK)
         return npk_fail(err, txn->broken, "an earlier failure broke this transaction; it can only be rolled back whole");
     if (savepoint >= txn->savepoint_count)
@@ -217,6 +234,8 @@ npk_status npk_txn_rollback_to(npk_txn *txn, uint64_t savepoint, npk_error *err)
 
 npk_status npk_txn_release_savepoint(npk_txn *txn, uint64_t savepoint, npk_error *err)
 {
+    if (is_inherited(txn))
+        return fail_inherited(err);
     if (savepoint >= txn->savepoint_count)
         return npk_fail(err, NPK_MISUSE, "the savepoint is gone");
     txn->savepoint_count = savepoint;
