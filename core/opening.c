@@ -559,6 +559,8 @@ npk_status npk_opening_open(const npk_io *io, const char *path, const npk_settin
             status = npk_fail(err, NPK_EXISTS, "there is a store in directory \"%s\" already", path);
         else
             core->handle_count++;
+        if (status == NPK_OK)
+            npk_worker_start(core, settings); /* those before may only read, or want none */
     } else {
         status = make_core(io, root, &info, path, settings, &core, err);
         if (status == NPK_OK) {
@@ -567,7 +569,7 @@ npk_status npk_opening_open(const npk_io *io, const char *path, const npk_settin
                 core->handle_count = 1;
                 core->next = registry;
                 registry = core;
-                npk_worker_start(core);
+                npk_worker_start(core, settings);
             } else {
                 free_core(core);
             }

@@ -8,6 +8,7 @@
 #include "upkeep.h"
 #include "recover.h"
 #include "view.h"
+#include "worker.h"
 #include "writer.h"
 
 /* ---- begin and end ------------------------------------------------------------------------------------------------- */
@@ -124,6 +125,11 @@ static npk_status finish_bulks(npk_txn *txn, npk_error *err)
     return status;
 }
 
+static uint32_t sync_interval_ms(const npk_txn *txn)
+{
+    return txn->store ? txn->store->settings.sync_interval_ms : txn->core->settings.sync_interval_ms;
+}
+
 npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, npk_error *err)
 {
     npk_core *core = txn->core;
@@ -145,10 +151,15 @@ npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, n
     if (status == NPK_OK)
         status = finish_bulks(txn, err);
     if (status == NPK_OK)
-        status = npk_writer_commit(core, txn->kv, txn->id, txn->record_count, sync, position, err);
+        status = npk_writer_commit(core, txn->kv, txn->id, txn->record_count, sync, sync_interval_ms(txn), position, err);
     if (status == NPK_OK || status == NPK_POISONED) { /* poisoned: committed in the log, so its files stay */
         drop_bulks(txn, false);
         finish(txn, status == NPK_OK);
+        /* Without a background thread nobody else may do it. It is committed in any case: a failure poisons, and is said to whoever
+         * comes next. */
+        if (status == NPK_OK && sync == NPK_SYNC_INTERVAL && !npk_worker_is_running(core) &&
+            npk_writer_sync_due(core, core->io->monotonic_us(core->io)))
+            (void)npk_writer_flush(core, NULL);
         return status;
     }
     bool clean = npk_writer_abort(core, txn->kv, txn->begin_lsn, txn->id, NULL) == NPK_OK;

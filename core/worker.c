@@ -15,7 +15,7 @@
 
 struct worker_state {
     uint64_t marked_lsn;        /* the log ended with a watermark record here */
-    uint64_t next_work_us, next_sync_us;
+    uint64_t next_work_us;
 };
 
 static void say(npk_core *core, const char *reason)
@@ -49,11 +49,9 @@ static void tick(npk_core *core, struct worker_state *state)
         say(core, "the store directory is gone");
         return;
     }
-    if (now >= state->next_sync_us && core->settings.sync == NPK_SYNC_INTERVAL) {
-        state->next_sync_us = now + (uint64_t)core->settings.sync_interval_ms * 1000;
-        if (npk_writer_flush(core, &err) != NPK_OK)
-            note_failure(core, "sync", &err);
-    }
+    /* For whoever asked for it, in this process or another, whatever the level of this store handle is. */
+    if (npk_writer_sync_due(core, now) && npk_writer_flush(core, &err) != NPK_OK)
+        note_failure(core, "sync", &err);
     uint64_t last_commit = atomic_load(&core->last_commit_us_monotonic);
     if (last_commit && !npk_wal_has_spare(core->wal) && npk_wal_prepare_spare(core->wal, &err) != NPK_OK)
         note_failure(core, "preparing a segment", &err);
@@ -82,9 +80,9 @@ static void *run(void *context)
     struct worker_state state = {0};
     (void)pthread_mutex_lock(&core->worker_mutex);
     while (!core->worker_stop) {
-        uint64_t wait = TICK_US;
-        if (core->settings.sync == NPK_SYNC_INTERVAL && (uint64_t)core->settings.sync_interval_ms * 500 < wait)
-            wait = (uint64_t)core->settings.sync_interval_ms * 500 + 1;
+        uint64_t wait = TICK_US, interval = atomic_load(&core->control->interval_ms);
+        if (interval && interval * 500 < wait)
+            wait = interval * 500 + 1;
         (void)npk_cond_wait_us(&core->worker_wake, &core->worker_mutex, wait);
         if (core->worker_stop)
             break;
@@ -96,21 +94,34 @@ static void *run(void *context)
     return NULL;
 }
 
-void npk_worker_start(npk_core *core)
+void npk_worker_start(npk_core *core, const npk_settings *settings)
 {
-    if (!core->settings.background || core->read_only || core->settings.mode == NPK_MODE_READ)
+    if (!settings->background || core->read_only || settings->mode == NPK_MODE_READ)
         return;
-    core->worker_running = npk_thread_start(&core->worker_thread, run, core) == 0;
+    (void)pthread_mutex_lock(&core->worker_mutex);
+    if (!core->worker_running)
+        core->worker_running = npk_thread_start(&core->worker_thread, run, core) == 0;
+    (void)pthread_mutex_unlock(&core->worker_mutex);
+}
+
+bool npk_worker_is_running(npk_core *core)
+{
+    (void)pthread_mutex_lock(&core->worker_mutex);
+    bool running = core->worker_running;
+    (void)pthread_mutex_unlock(&core->worker_mutex);
+    return running;
 }
 
 void npk_worker_stop(npk_core *core)
 {
-    if (!core->worker_running)
+    if (!npk_worker_is_running(core))
         return;
     (void)pthread_mutex_lock(&core->worker_mutex);
     core->worker_stop = true;
     (void)pthread_cond_signal(&core->worker_wake);
     (void)pthread_mutex_unlock(&core->worker_mutex);
     (void)pthread_join(core->worker_thread, NULL);
+    (void)pthread_mutex_lock(&core->worker_mutex);
     core->worker_running = false;
+    (void)pthread_mutex_unlock(&core->worker_mutex);
 }

@@ -199,13 +199,32 @@ static npk_status publish(npk_core *core, npk_kv *kv, npk_error *err)
 
 static void raise_durable(npk_core *core, uint64_t lsn)
 {
+    atomic_store(&core->control->synced_us, core->io->monotonic_us(core->io));
     uint64_t known = atomic_load(&core->control->durable_lsn);
     while (known < lsn && !atomic_compare_exchange_weak(&core->control->durable_lsn, &known, lsn)) {
     }
 }
 
+/* Whoever has a background thread sees it and syncs in time: this process may die. Under the writer lock. */
+static void ask_for_sync(npk_core *core, uint64_t lsn, uint64_t interval_ms)
+{
+    npk_control *control = core->control;
+    uint64_t known = atomic_load(&control->interval_ms);
+    if (known == 0 || interval_ms < known)
+        atomic_store(&control->interval_ms, interval_ms);
+    if (atomic_load(&control->interval_lsn) < lsn)
+        atomic_store(&control->interval_lsn, lsn);
+}
+
+bool npk_writer_sync_due(npk_core *core, uint64_t now_us)
+{
+    const npk_control *control = core->control;
+    return atomic_load(&control->interval_lsn) > atomic_load(&control->durable_lsn) &&
+           now_us - atomic_load(&control->synced_us) >= atomic_load(&control->interval_ms) * 1000;
+}
+
 npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
-                             npk_position *position, npk_error *err)
+                             uint32_t interval_ms, npk_position *position, npk_error *err)
 {
     uint8_t meta[12];
     npk_put_u64(meta, core->io->now_us(core->io));
@@ -232,6 +251,8 @@ npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, u
         return npk_context(err, status, "commit");
     }
     npk_wal_end end = npk_wal_get_end(core->wal);
+    if (sync == NPK_SYNC_INTERVAL)
+        ask_for_sync(core, end.lsn, interval_ms);
     if (core->pause_before_publish_us)
         core->io->sleep_us(core->io, core->pause_before_publish_us);
     status = publish(core, kv, err);

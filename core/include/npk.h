@@ -93,7 +93,8 @@ typedef struct npk_region npk_region;     /* mapped or gathered rows */
  * prefix of the committed transactions. A process crash takes nothing at any level. */
 typedef enum npk_sync {
     NPK_SYNC_COMMIT = 0,   /* nothing: the log is synced before commit returns */
-    NPK_SYNC_INTERVAL = 1, /* at most the last sync_interval_ms, while any writer has the store open */
+    NPK_SYNC_INTERVAL = 1, /* at most the last sync_interval_ms, while a writer with a background thread has the store open.
+                            * Where all have no_background: a commit syncs when the interval has passed since the last sync */
     NPK_SYNC_NEVER = 2     /* whatever the system had not written by itself since the last flush or checkpoint */
 } npk_sync;
 

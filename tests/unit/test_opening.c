@@ -132,15 +132,106 @@ START_TEST(test_a_child_cannot_end_its_parents_transaction)
 }
 END_TEST
 
+/* ---- level interval -------------------------------------------------------------------------------------------------- */
+
+static void pause_ms(unsigned ms)
+{
+    struct timespec time = {ms / 1000, (long)(ms % 1000) * 1000000};
+    (void)nanosleep(&time, NULL);
+}
+
+/* Bytes that a power cut would take now. */
+static uint64_t not_durable(npk_store *store)
+{
+    npk_stats stats = {.struct_size = sizeof stats};
+    OK(npk_store_stats(store, &stats, &err));
+    return stats.position.lsn > stats.durable_lsn ? stats.position.lsn - stats.durable_lsn : 0;
+}
+
+START_TEST(test_a_commit_at_interval_is_synced_whatever_the_level_of_the_handle)
+{
+    npk_store *store = open_with((npk_options){.mode = NPK_MODE_CREATE});
+    save(store, 10);
+    append(store, 100, NPK_SYNC_INTERVAL);
+    pause_ms(500);
+    ck_assert_uint_eq(not_durable(store), 0);
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
+START_TEST(test_a_writer_behind_a_reader_gets_a_background_thread)
+{
+    npk_store *store = open_quiet(NPK_MODE_CREATE);
+    save(store, 10);
+    OK(npk_store_close(store, &err));
+    npk_store *reader = open_with((npk_options){.mode = NPK_MODE_READ});
+    store = open_with((npk_options){.mode = NPK_MODE_UPDATE, .sync = NPK_SYNC_INTERVAL});
+    append(store, 100, NPK_SYNC_INTERVAL);
+    pause_ms(500);
+    ck_assert_uint_eq(not_durable(store), 0);
+    OK(npk_store_close(store, &err));
+    OK(npk_store_close(reader, &err));
+}
+END_TEST
+
+START_TEST(test_without_a_background_thread_commits_keep_the_interval)
+{
+    npk_store *store = open_with((npk_options){.mode = NPK_MODE_CREATE, .no_background = 1, .sync = NPK_SYNC_INTERVAL});
+    save(store, 10);
+    npk_stats before = {.struct_size = sizeof before}, after = before;
+    OK(npk_store_stats(store, &before, &err));
+    append(store, 100, NPK_SYNC_INTERVAL);
+    ck_assert_uint_ne(not_durable(store), 0); /* within the interval nobody waits for the disk */
+    pause_ms(150);
+    append(store, 100, NPK_SYNC_INTERVAL);
+    ck_assert_uint_eq(not_durable(store), 0);
+    OK(npk_store_stats(store, &after, &err));
+    ck_assert_uint_eq(after.syncs, before.syncs + 1);
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
+static int commit_and_die(void *context)
+{
+    (void)context;
+    npk_store *store = open_with((npk_options){.mode = NPK_MODE_UPDATE, .sync = NPK_SYNC_INTERVAL, .sync_interval_ms = 50,
+                                               .no_background = 1});
+    append(store, 100, NPK_SYNC_COMMIT);
+    append(store, 100, NPK_SYNC_INTERVAL);
+    return not_durable(store) > 0 ? 0 : 1;
+}
+
+START_TEST(test_what_a_dead_process_committed_at_interval_is_synced_by_the_others)
+{
+    npk_store *store = open_with((npk_options){.mode = NPK_MODE_CREATE});
+    save(store, 10);
+    ck_assert_int_eq(in_child(commit_and_die, NULL), 0);
+    pause_ms(500);
+    ck_assert_uint_eq(not_durable(store), 0);
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
 /* ---------------------------------------------------------------------------------------------------------------------- */
+
+static TCase *add_case(Suite *suite, const char *name)
+{
+    TCase *made = tcase_create(name);
+    tcase_add_checked_fixture(made, setup, teardown);
+    tcase_set_timeout(made, 60);
+    suite_add_tcase(suite, made);
+    return made;
+}
 
 int main(void)
 {
     Suite *suite = suite_create("opening");
-    TCase *fork_case = tcase_create("fork");
-    tcase_add_checked_fixture(fork_case, setup, teardown);
-    tcase_set_timeout(fork_case, 60);
+    TCase *fork_case = add_case(suite, "fork");
     tcase_add_test(fork_case, test_a_child_cannot_end_its_parents_transaction);
-    suite_add_tcase(suite, fork_case);
+    TCase *interval = add_case(suite, "interval");
+    tcase_add_test(interval, test_a_commit_at_interval_is_synced_whatever_the_level_of_the_handle);
+    tcase_add_test(interval, test_a_writer_behind_a_reader_gets_a_background_thread);
+    tcase_add_test(interval, test_without_a_background_thread_commits_keep_the_interval);
+    tcase_add_test(interval, test_what_a_dead_process_committed_at_interval_is_synced_by_the_others);
     return check_main(suite);
 }
