@@ -417,6 +417,38 @@ void npk_index_close(npk_index *index)
     npk_free(index);
 }
 
+struct content {
+    bool data, lock, other;
+};
+
+static int examine_content(void *context, const char *name)
+{
+    struct content *content = context;
+    if (strcmp(name, "data.mdb") == 0)
+        content->data = true;
+    else if (strcmp(name, "lock.mdb") == 0)
+        content->lock = true;
+    else
+        content->other = true;
+    return 0;
+}
+
+int npk_index_remove(const npk_io *io, npk_file *index_directory, const char *name)
+{
+    npk_file *directory = NULL;
+    int rc = io->open(io, index_directory, name, NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &directory);
+    if (rc)
+        return rc == ENOENT || rc == ENOTDIR || rc == ELOOP ? 0 : rc;
+    struct content content = {0};
+    rc = io->list(io, directory, examine_content, &content);
+    if (!rc && !content.other && content.data)
+        rc = io->unlink(io, directory, "data.mdb");
+    if (!rc && !content.other && content.lock)
+        rc = io->unlink(io, directory, "lock.mdb");
+    io->close(io, directory);
+    return rc || content.other ? rc : io->remove_directory(io, index_directory, name);
+}
+
 /* LMDB's own memory, its map and its two descriptors stay: it offers no way to give them back that leaves the shared table alone. The
  * mutex may be held by a thread that does not exist here. */
 void npk_index_abandon(npk_index *index)

@@ -2,6 +2,7 @@
 #include "opening.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "alloc.h"
@@ -251,19 +252,11 @@ npk_status npk_index_directory_clear(const npk_io *io, npk_file *directory, npk_
     struct name_list list = {0};
     int rc = io->list(io, directory, note_name, &list);
     for (size_t i = 0; i < list.count && !rc; i++) {
-        npk_file *inner = NULL;
-        if (io->open(io, directory, list.names[i], NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &inner) == 0) {
-            struct name_list files = {0};
-            rc = io->list(io, inner, note_name, &files);
-            for (size_t k = 0; k < files.count && !rc; k++)
-                rc = io->unlink(io, inner, files.names[k]);
-            npk_free(files.names);
-            io->close(io, inner);
-            if (!rc)
-                rc = io->remove_directory(io, directory, list.names[i]);
-        } else {
+        uint64_t number;
+        if (npk_store_files_decode_index(list.names[i], &number))
+            rc = npk_index_remove(io, directory, list.names[i]);
+        else if (strcmp(list.names[i], NPK_FILE_CONTROL) == 0 || strcmp(list.names[i], NPK_FILE_CONTROL_TEMP) == 0)
             rc = io->unlink(io, directory, list.names[i]);
-        }
     }
     npk_free(list.names);
     if (rc)
@@ -329,22 +322,14 @@ static void remove_directories(npk_core *core)
         (void)core->io->remove_directory(core->io, core->root, names[i]);
 }
 
-static npk_status remove_segments(npk_core *core, npk_error *err)
+/* What an unfinished creation left of the log. */
+static npk_status remove_log(npk_core *core, npk_error *err)
 {
-    const npk_io *io = core->io;
-    npk_file *directory = NULL;
-    npk_status status = open_directory(core, NPK_DIRECTORY_WAL, &directory, err);
-    if (status != NPK_OK)
-        return status;
-    struct name_list list = {0};
-    int rc = io->list(io, directory, note_name, &list);
-    for (size_t i = 0; i < list.count && !rc; i++)
-        rc = io->unlink(io, directory, list.names[i]);
-    npk_free(list.names);
-    io->close(io, directory);
-    if (rc)
-        return npk_fail_errno(err, rc, "could not clear the log of an unfinished creation");
-    return NPK_OK;
+    uint64_t removed = 0;
+    npk_status status = npk_wal_remove_leftovers(core->wal, err);
+    if (status == NPK_OK)
+        status = npk_wal_reclaim(core->wal, UINT64_MAX, &removed, err);
+    return status == NPK_OK ? NPK_OK : npk_context(err, status, "clear the log of an unfinished creation");
 }
 
 /* The store's own name first, FORMAT last: before that the directory is not a store. */
@@ -363,7 +348,7 @@ static npk_status create_store(npk_core *core, npk_error *err)
     if (status == NPK_OK)
         status = refuse_lost_format(core, err);
     if (status == NPK_OK)
-        status = remove_segments(core, err);
+        status = remove_log(core, err);
     if (status != NPK_OK)
         return status;
     npk_columns_close(core->columns);
@@ -393,6 +378,73 @@ static npk_status create_store(npk_core *core, npk_error *err)
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------------ */
 
+static bool is_column_name(const char *name)
+{
+    uint64_t id;
+    return npk_store_files_decode_column(name, &id) || npk_store_files_decode_column_temp(name, &id);
+}
+
+static bool is_checkpoint_name(const char *name)
+{
+    uint64_t lsn;
+    return npk_store_files_decode_checkpoint(name, &lsn) || npk_store_files_decode_checkpoint_temp(name, &lsn);
+}
+
+static bool is_index_name(const char *name)
+{
+    uint64_t number;
+    return npk_store_files_decode_index(name, &number) || strcmp(name, NPK_FILE_CONTROL) == 0 ||
+           strcmp(name, NPK_FILE_CONTROL_TEMP) == 0;
+}
+
+struct foreign_search {
+    bool (*owns)(const char *name);
+    char found[256];
+};
+
+static int find_foreign(void *context, const char *name)
+{
+    struct foreign_search *search = context;
+    if (search->owns(name))
+        return 0;
+    (void)snprintf(search->found, sizeof search->found, "%s", name);
+    return -1;
+}
+
+/* A store takes directories of four names for its own and removes what it finds there. Not what somebody else put there: other files may
+ * lie beside them, but not in them. */
+static npk_status refuse_foreign(npk_core *core, npk_error *err)
+{
+    static const struct {
+        const char *name;
+        bool (*owns)(const char *name);
+    } directories[] = {{NPK_DIRECTORY_WAL, npk_wal_owns_name},
+                       {NPK_DIRECTORY_COLUMNS, is_column_name},
+                       {NPK_DIRECTORY_CHECKPOINT, is_checkpoint_name},
+                       {NPK_DIRECTORY_INDEX, is_index_name}};
+    const npk_io *io = core->io;
+    for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++) {
+        npk_file *directory = NULL;
+        int rc = io->open(io, core->root, directories[i].name, NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &directory);
+        if (rc == ENOENT)
+            continue;
+        if (rc == ENOTDIR || rc == ELOOP)
+            return npk_fail(err, NPK_EXISTS, "no store can be made in directory \"%s\": \"%s\" is not a directory", core->path,
+                            directories[i].name);
+        if (rc)
+            return npk_fail_errno(err, rc, "could not open directory \"%s\"", directories[i].name);
+        struct foreign_search search = {directories[i].owns, ""};
+        rc = io->list(io, directory, find_foreign, &search);
+        io->close(io, directory);
+        if (rc > 0)
+            return npk_fail_errno(err, rc, "could not list directory \"%s\"", directories[i].name);
+        if (search.found[0])
+            return npk_fail(err, NPK_EXISTS, "no store can be made in directory \"%s\": file \"%s/%s\" is not of a store",
+                            core->path, directories[i].name, search.found);
+    }
+    return NPK_OK;
+}
+
 static npk_status may_create(npk_core *core, npk_error *err)
 {
     npk_file_info info;
@@ -404,7 +456,7 @@ static npk_status may_create(npk_core *core, npk_error *err)
     if (core->settings.mode == NPK_MODE_READ || core->settings.mode == NPK_MODE_UPDATE)
         return npk_fail(err, NPK_NOT_FOUND, "no store in directory \"%s\": file \"%s\" is missing", core->path,
                         NPK_FILE_FORMAT);
-    return NPK_OK;
+    return refuse_foreign(core, err);
 }
 
 /* Steps 3 (got it) to 5. */

@@ -22,7 +22,7 @@ npk_status npk_opening_open(const npk_io *io, const char *path, const npk_settin
 void npk_core_retain(npk_core *core);
 npk_status npk_core_release(npk_core *core, npk_error *err);
 
-/* Throw away everything in index/. OPEN must be held exclusive: nobody uses it. */
+/* Throw away the indexes and the shared page in index/; files of others stay. OPEN must be held exclusive: nobody uses it. */
 npk_status npk_index_directory_clear(const npk_io *io, npk_file *directory, npk_error *err);
 
 /* Read FORMAT. NOT_FOUND when it is absent, FORMAT when it is not ours or newer, CORRUPT. */

@@ -437,6 +437,12 @@ npk_status npk_wal_remove_leftovers(npk_wal *wal, npk_error *err)
     return removed ? npk_wal_sync_directory(wal, err) : NPK_OK;
 }
 
+bool npk_wal_owns_name(const char *name)
+{
+    uint64_t seq;
+    return npk_segment_name_decode(name, &seq) || npk_wal_name_is_leftover(name);
+}
+
 npk_status npk_wal_reclaim(npk_wal *wal, uint64_t before_seq, uint64_t *removed_count, npk_error *err)
 {
     uint64_t *seqs = NULL;

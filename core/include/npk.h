@@ -132,7 +132,8 @@ typedef struct npk_options {
 } npk_options;
 
 /* Open the store in the directory path. Recovers it when nobody has it open. Errors: NOT_FOUND, EXISTS (a regular file
- * at the path, or EXCLUSIVE), FORMAT, CORRUPT, IO, NO_SPACE, READ_ONLY, OTHER_HOST, BUSY, INTERRUPTED, NO_MEMORY. */
+ * at the path, EXCLUSIVE, or a file that is no store's in what would become its directories), FORMAT, CORRUPT, IO, NO_SPACE,
+ * READ_ONLY, OTHER_HOST, BUSY, INTERRUPTED, NO_MEMORY. */
 NPK_API npk_status npk_store_open(const char *path, const npk_options *options, npk_store **store, npk_error *err);
 
 /* Give the handle back. The last close in a process joins the worker; the last close of all writes a checkpoint. The

@@ -212,6 +212,52 @@ START_TEST(test_what_a_dead_process_committed_at_interval_is_synced_by_the_other
 }
 END_TEST
 
+/* ---- files of others ---------------------------------------------------------------------------------------------------- */
+
+static void shell(const char *command)
+{
+    char text[512];
+    (void)snprintf(text, sizeof text, "cd %s && %s", directory, command);
+    ck_assert_msg(system(text) == 0, "%s", command);
+}
+
+START_TEST(test_creation_refuses_directories_with_files_of_others)
+{
+    static const char *const files[] = {"wal/notes.txt", "columns/a.npy", "checkpoint/model.ckpt", "index/page.html",
+                                        "index/sub/image.png"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        char command[128];
+        (void)snprintf(command, sizeof command, "mkdir -p $(dirname %s) && echo mine > %s", files[i], files[i]);
+        shell(command);
+        npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_CREATE, .no_background = 1};
+        npk_store *store = NULL;
+        ck_assert_int_eq(npk_store_open(directory, &options, &store, &err), NPK_EXISTS);
+        ck_assert_ptr_nonnull(strstr(err.message, i == 4 ? "\"index/sub\"" : files[i]));
+        (void)snprintf(command, sizeof command, "test -f %s && test ! -e LOCK && rm -r $(dirname %s)", files[i], files[i]);
+        shell(command);
+    }
+    shell("rmdir index && echo mine > notes.txt && mkdir other && ln -s /etc index");
+    npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_CREATE, .no_background = 1};
+    npk_store *store = NULL;
+    ck_assert_int_eq(npk_store_open(directory, &options, &store, &err), NPK_EXISTS);
+    shell("rm index");
+    OK(npk_store_close(open_quiet(NPK_MODE_CREATE), &err)); /* beside them they may lie */
+    shell("test -f notes.txt && test -d other");
+}
+END_TEST
+
+START_TEST(test_opening_leaves_files_of_others_alone)
+{
+    OK(npk_store_close(open_quiet(NPK_MODE_CREATE), &err));
+    shell("echo mine > index/page.html && mkdir -p index/0123456789abcdef index/sub && echo mine > index/sub/image.png && "
+          "echo mine > index/0123456789abcdef/note && echo mine > wal/notes.txt && "
+          "mkdir index/00000000000000ff && touch index/00000000000000ff/data.mdb");
+    OK(npk_store_close(open_quiet(NPK_MODE_UPDATE), &err));
+    shell("test -f index/page.html && test -f index/sub/image.png && test -f index/0123456789abcdef/note && "
+          "test -f wal/notes.txt && test ! -e index/00000000000000ff");
+}
+END_TEST
+
 /* ---------------------------------------------------------------------------------------------------------------------- */
 
 static TCase *add_case(Suite *suite, const char *name)
@@ -233,5 +279,8 @@ int main(void)
     tcase_add_test(interval, test_a_writer_behind_a_reader_gets_a_background_thread);
     tcase_add_test(interval, test_without_a_background_thread_commits_keep_the_interval);
     tcase_add_test(interval, test_what_a_dead_process_committed_at_interval_is_synced_by_the_others);
+    TCase *foreign = add_case(suite, "foreign");
+    tcase_add_test(foreign, test_creation_refuses_directories_with_files_of_others);
+    tcase_add_test(foreign, test_opening_leaves_files_of_others_alone);
     return check_main(suite);
 }
