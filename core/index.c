@@ -449,20 +449,14 @@ int npk_index_remove(const npk_io *io, npk_file *index_directory, const char *na
     return rc || content.other ? rc : io->remove_directory(io, index_directory, name);
 }
 
-/* LMDB's own memory, its map and its two descriptors stay: it offers no way to give them back that leaves the shared table alone. The
- * mutex may be held by a thread that does not exist here. */
+/* LMDB's own memory, its map and its two descriptors stay: it offers no way to give them back that leaves the shared table alone. So does
+ * the struct: the mutex may be held by a thread that does not exist here, in the middle of a change. */
 void npk_index_abandon(npk_index *index)
 {
     if (!index)
         return;
-    while (index->idle) {
-        npk_index_reader *reader = index->idle;
-        index->idle = reader->next;
-        npk_free(reader);
-    }
     index->io->close(index->io, index->guard);
     index->io->close(index->io, index->data);
-    npk_free(index);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------- */

@@ -21,6 +21,8 @@
 
 /* ---- FORMAT ---------------------------------------------------------------------------------------------------------- */
 
+#define WAIT_SLICE_US 20000u
+
 #define FORMAT_MAGIC "NPKSTOR\n"
 #define FORMAT_VERSION 1u
 #define RUST_METADATA "metadata.npkm" /* what a directory of the Rust package holds */
@@ -64,24 +66,34 @@ static npk_status format_write(npk_core *core, npk_error *err)
 
 /* ---- the registry ------------------------------------------------------------------------------------------------------ */
 
-static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER; /* held while a store is opened or closed */
-static npk_core *registry;                                          /* registry_mutex */
-static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+/* Held for moments only, never over a call to the system, a wait or a function of the caller's: fork waits for it. */
+static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t registry_changed; /* a core's state changed, or it went */
+static npk_core *registry;              /* registry_mutex; cores in all states */
+/* A leaf. Fork waits for it too: while LOCK is opened, and while LOCK and the index are taken out of a core, so that a child knows of each
+ * that is open. */
+static pthread_mutex_t fork_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t registry_once = PTHREAD_ONCE_INIT;
 
 static void before_fork(void)
 {
     (void)pthread_mutex_lock(&registry_mutex);
+    (void)pthread_mutex_lock(&fork_mutex);
 }
 
 static void after_fork_in_parent(void)
 {
+    (void)pthread_mutex_unlock(&fork_mutex);
     (void)pthread_mutex_unlock(&registry_mutex);
 }
 
 /* The child has the parent's descriptors. Closing LOCK here takes no lock from the parent: an OFD lock goes with the last descriptor of
- * the open file. Mutexes and the LMDB environment may be in any state and are left alone. */
+ * the open file. Mutexes and the LMDB environment may be in any state and are left alone. So may be a core that another thread of the
+ * parent was opening or closing, or whose index it was replacing: of each core only these two are used, which change at once. */
 static void after_fork_in_child(void)
 {
+    (void)pthread_mutex_init(&fork_mutex, NULL);
+    (void)npk_cond_init(&registry_changed);
     for (npk_core *core = registry; core; core = core->next) {
         atomic_store(&core->is_forked, true);
         core->io->close(core->io, core->lock_file);
@@ -93,8 +105,9 @@ static void after_fork_in_child(void)
     (void)pthread_mutex_init(&registry_mutex, NULL);
 }
 
-static void watch_forks(void)
+static void start_registry(void)
 {
+    (void)npk_cond_init(&registry_changed);
     (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
@@ -106,23 +119,81 @@ static npk_core *find_core(const npk_io *io, const npk_file_info *root)
     return NULL;
 }
 
+/* registry_mutex held; given up meanwhile. For another thread to get on with opening or closing the store. */
+static npk_status wait_for_registry(const npk_io *io, const npk_settings *settings, uint64_t deadline_us, const char *path,
+                                    npk_error *err)
+{
+    uint64_t now = io->monotonic_us(io);
+    if (now >= deadline_us)
+        return npk_fail(err, NPK_BUSY, "store \"%s\" is being opened or closed by another thread", path);
+    (void)npk_cond_wait_us(&registry_changed, &registry_mutex, npk_min_u64(WAIT_SLICE_US, deadline_us - now));
+    if (!settings->interrupt)
+        return NPK_OK;
+    (void)pthread_mutex_unlock(&registry_mutex);
+    bool stop = settings->interrupt(settings->interrupt_context) != 0;
+    (void)pthread_mutex_lock(&registry_mutex);
+    return stop ? npk_fail(err, NPK_INTERRUPTED, "interrupted while waiting for another thread") : NPK_OK;
+}
+
+static void enter_registry(npk_core *core) /* registry_mutex held */
+{
+    core->next = registry;
+    registry = core;
+}
+
+static void leave_registry(npk_core *core)
+{
+    (void)pthread_mutex_lock(&registry_mutex);
+    for (npk_core **link = &registry; *link; link = &(*link)->next) {
+        if (*link == core) {
+            *link = core->next;
+            break;
+        }
+    }
+    (void)pthread_cond_broadcast(&registry_changed);
+    (void)pthread_mutex_unlock(&registry_mutex);
+}
+
+static void set_state(npk_core *core, npk_core_state state)
+{
+    (void)pthread_mutex_lock(&registry_mutex);
+    core->state = state;
+    (void)pthread_cond_broadcast(&registry_changed);
+    (void)pthread_mutex_unlock(&registry_mutex);
+}
+
 /* ---- making and freeing a core ------------------------------------------------------------------------------------------ */
 
-static void free_core(npk_core *core)
+/* Close what is open. Who has the store open waits for the state of the core, so it is done before it leaves the registry: there is
+ * never a second environment or LOCK of one store. */
+static void close_files(npk_core *core)
 {
-    if (!core)
-        return;
     const npk_io *io = core->io;
     npk_view_forget_arrays(core);
-    npk_index_close(core->index);
+    if (core->lock_file) { /* a child of fork that comes now may keep the descriptor, but no lock */
+        npk_locks_release(io, core->lock_file, NPK_LOCK_OPEN);
+        if (core->pin_slot >= 0)
+            npk_locks_release(io, core->lock_file, (uint64_t)(NPK_LOCK_PIN_BASE + core->pin_slot));
+    }
+    (void)pthread_mutex_lock(&fork_mutex);
+    npk_index *index = core->index;
+    npk_file *lock_file = core->lock_file;
+    core->index = NULL;
+    core->lock_file = NULL;
+    (void)pthread_mutex_unlock(&fork_mutex);
+    npk_index_close(index);
     npk_control_close(io, core->control);
     npk_columns_close(core->columns);
     npk_wal_close(core->wal);
     io->close(io, core->columns_directory);
     io->close(io, core->checkpoint_directory);
     io->close(io, core->index_directory);
-    io->close(io, core->lock_file); /* gives every lock of this process up */
+    io->close(io, lock_file); /* gives every lock of this process up */
     io->close(io, core->root);
+}
+
+static void free_core(npk_core *core)
+{
     while (core->pins) {
         npk_pin *pin = core->pins;
         core->pins = pin->next;
@@ -169,6 +240,8 @@ static npk_status make_core(const npk_io *io, npk_file *root, const npk_file_inf
     core->inode = info->inode;
     core->path = copy;
     core->pin_slot = -1;
+    core->state = NPK_CORE_OPENING;
+    core->handle_count = 1;
     core->log_generation = UINT64_MAX;
     core->pause_before_publish_us = pause_from_environment();
     io->process(io, &core->process);
@@ -534,7 +607,9 @@ static npk_status open_lock_file(npk_core *core, npk_error *err)
         if (status != NPK_OK)
             return status;
     }
+    (void)pthread_mutex_lock(&fork_mutex);
     int rc = io->open(io, core->root, NPK_FILE_LOCK, NPK_OPEN_WRITE | NPK_OPEN_CREATE, &core->lock_file);
+    (void)pthread_mutex_unlock(&fork_mutex);
     if (rc)
         return npk_fail_errno(err, rc, "could not open file \"%s\" of store \"%s\"", NPK_FILE_LOCK, core->path);
     return NPK_OK;
@@ -594,45 +669,75 @@ static npk_status open_root(const npk_io *io, const char *path, const npk_settin
     return NPK_OK;
 }
 
+/* Step 1. The core of this directory: one that is open, with one more user, or a new one that is being opened by us (*is_new).
+ * Takes root over. */
+static npk_status find_or_make_core(const npk_io *io, npk_file *root, const npk_file_info *info, const char *path,
+                                    const npk_settings *settings, npk_core **out, bool *is_new, npk_error *err)
+{
+    uint64_t deadline;
+    if (npk_add_overflow(io->monotonic_us(io), (uint64_t)settings->busy_timeout_ms * 1000, &deadline))
+        deadline = UINT64_MAX;
+    npk_core *made = NULL, *core = NULL;
+    npk_status status = NPK_OK;
+    *is_new = false;
+    (void)pthread_mutex_lock(&registry_mutex);
+    while (status == NPK_OK && !core) {
+        npk_core *found = find_core(io, info);
+        if (found && found->state != NPK_CORE_OPEN) {
+            status = wait_for_registry(io, settings, deadline, path, err);
+        } else if (found && settings->mode == NPK_MODE_EXCLUSIVE) {
+            status = npk_fail(err, NPK_EXISTS, "there is a store in directory \"%s\" already", path);
+        } else if (found) {
+            core = found;
+            (void)atomic_fetch_add(&core->handle_count, 1);
+        } else if (made) {
+            core = made;
+            *is_new = true;
+            enter_registry(core);
+        } else {
+            (void)pthread_mutex_unlock(&registry_mutex);
+            status = make_core(io, root, info, path, settings, &made, err);
+            root = NULL;
+            (void)pthread_mutex_lock(&registry_mutex);
+        }
+    }
+    (void)pthread_mutex_unlock(&registry_mutex);
+    if (made && !*is_new) {
+        close_files(made);
+        free_core(made);
+    }
+    io->close(io, root);
+    *out = core;
+    return status;
+}
+
 npk_status npk_opening_open(const npk_io *io, const char *path, const npk_settings *settings, npk_core **out,
                             npk_error *err)
 {
-    (void)pthread_once(&fork_once, watch_forks);
+    (void)pthread_once(&registry_once, start_registry);
     npk_file *root = NULL;
     npk_file_info info;
     npk_status status = open_root(io, path, settings, &root, &info, err);
     if (status != NPK_OK)
         return status;
-    (void)pthread_mutex_lock(&registry_mutex);
-    npk_core *core = find_core(io, &info);
-    if (core) {
-        io->close(io, root);
-        if (settings->mode == NPK_MODE_EXCLUSIVE)
-            status = npk_fail(err, NPK_EXISTS, "there is a store in directory \"%s\" already", path);
-        else
-            core->handle_count++;
-        if (status == NPK_OK)
-            npk_worker_start(core, settings); /* those before may only read, or want none */
-    } else {
-        status = make_core(io, root, &info, path, settings, &core, err);
-        if (status == NPK_OK) {
-            status = open_core(core, err);
-            if (status == NPK_OK) {
-                core->handle_count = 1;
-                core->next = registry;
-                registry = core;
-                npk_worker_start(core, settings);
-            } else {
-                free_core(core);
-            }
-        }
-    }
-    (void)pthread_mutex_unlock(&registry_mutex);
-    if (status == NPK_OK)
+    npk_core *core = NULL;
+    bool is_new = false;
+    status = find_or_make_core(io, root, &info, path, settings, &core, &is_new, err);
+    if (status == NPK_OK && is_new)
+        status = open_core(core, err);
+    if (status == NPK_OK) {
+        npk_worker_start(core, settings); /* those before may only read, or want none */
+        if (is_new)
+            set_state(core, NPK_CORE_OPEN);
         *out = core;
-    else if (status != NPK_EXISTS)
-        status = npk_context(err, status, "open store \"%s\"", path);
-    return status;
+        return NPK_OK;
+    }
+    if (is_new) {
+        close_files(core);
+        leave_registry(core);
+        free_core(core);
+    }
+    return status == NPK_EXISTS ? status : npk_context(err, status, "open store \"%s\"", path);
 }
 
 /* ---- closing -------------------------------------------------------------------------------------------------------------------- */
@@ -679,9 +784,22 @@ static npk_status close_core(npk_core *core, npk_error *err)
 
 void npk_core_retain(npk_core *core)
 {
+    (void)atomic_fetch_add(&core->handle_count, 1); /* the caller has one, so it is open */
+}
+
+/* One user less; true: it was the last one, and the core is ours to close. */
+static bool give_handle_up(npk_core *core)
+{
+    uint64_t count = atomic_load(&core->handle_count);
+    while (count > 1)
+        if (atomic_compare_exchange_weak(&core->handle_count, &count, count - 1))
+            return false;
     (void)pthread_mutex_lock(&registry_mutex);
-    core->handle_count++;
+    bool last = atomic_fetch_sub(&core->handle_count, 1) == 1;
+    if (last)
+        core->state = NPK_CORE_CLOSING;
     (void)pthread_mutex_unlock(&registry_mutex);
+    return last;
 }
 
 npk_status npk_core_release(npk_core *core, npk_error *err)
@@ -690,20 +808,13 @@ npk_status npk_core_release(npk_core *core, npk_error *err)
         /* The parent's: its mutexes and maps may be in any state here. The descriptors that matter are closed; the rest is left. */
         return NPK_OK;
     }
-    npk_status status = NPK_OK;
-    (void)pthread_mutex_lock(&registry_mutex);
-    if (--core->handle_count == 0) {
-        for (npk_core **link = &registry; *link; link = &(*link)->next) {
-            if (*link == core) {
-                *link = core->next;
-                break;
-            }
-        }
-        status = close_core(core, err);
-        if (status != NPK_OK)
-            status = npk_context(err, status, "close store \"%s\"", core->path);
-        free_core(core);
-    }
-    (void)pthread_mutex_unlock(&registry_mutex);
+    if (!give_handle_up(core))
+        return NPK_OK;
+    npk_status status = close_core(core, err);
+    if (status != NPK_OK)
+        status = npk_context(err, status, "close store \"%s\"", core->path);
+    close_files(core);
+    leave_registry(core);
+    free_core(core);
     return status;
 }

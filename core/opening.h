@@ -2,7 +2,7 @@
  *
  * The index is valid only while processes have held LOCK:OPEN without a gap since it was built. Opening, and closing as the last, hold GATE
  * exclusive throughout. Steps of an open, referred to by number in the code:
- *  1. open the directory; share the core if this process has it open;
+ *  1. open the directory; share the core if this process has it open; wait while another thread opens or closes it;
  *  2. take GATE;
  *  3. try OPEN exclusive. Got it: nobody else has the store open;
  *  4.   create the store if FORMAT is missing and it may be; throw away index, make control anew, build the index (recover.h), remove orphans;

@@ -22,9 +22,10 @@ static npk_status follow_index(npk_core *core, npk_error *err)
         npk_index *index = NULL;
         status = npk_index_open(core->io, core->index_directory, text, false, 0, &index, err);
         if (status == NPK_OK) {
-            npk_index_close(core->index);
-            core->index = index;
+            npk_index *old = core->index;
+            core->index = index; /* first: a child of fork gives up what stands here */
             core->index_name = name;
+            npk_index_close(old);
             npk_wal_forget_segments(core->wal);
         }
     }

@@ -1,7 +1,6 @@
 /* test_opening.c - a store opened, closed, inherited and left behind: by one process, by several, by children of fork. */
 #include <check.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -132,13 +131,145 @@ START_TEST(test_a_child_cannot_end_its_parents_transaction)
 }
 END_TEST
 
-/* ---- level interval -------------------------------------------------------------------------------------------------- */
+static pthread_mutex_t big_lock = PTHREAD_MUTEX_INITIALIZER; /* as an interpreter has one */
+
+static int take_big_lock(void *context)
+{
+    (void)context;
+    (void)pthread_mutex_lock(&big_lock);
+    (void)pthread_mutex_unlock(&big_lock);
+    return 0;
+}
+
+static npk_status open_briefly(uint32_t timeout_ms, int (*interrupt)(void *context))
+{
+    npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_UPDATE, .no_background = 1,
+                           .busy_timeout_ms = timeout_ms, .interrupt = interrupt};
+    npk_store *store = NULL;
+    npk_error ignored;
+    npk_status status = npk_store_open(directory, &options, &store, &ignored);
+    if (status == NPK_OK)
+        (void)npk_store_close(store, NULL);
+    return status;
+}
+
+static void *open_at_the_gate(void *context)
+{
+    *(npk_status *)context = open_briefly(1500, take_big_lock);
+    return NULL;
+}
+
+static int interrupt_at_once(void *context)
+{
+    (void)context;
+    return 1;
+}
 
 static void pause_ms(unsigned ms)
 {
     struct timespec time = {ms / 1000, (long)(ms % 1000) * 1000000};
     (void)nanosleep(&time, NULL);
 }
+
+START_TEST(test_nobody_waits_for_who_waits_at_the_gate)
+{
+    npk_store *store = open_quiet(NPK_MODE_CREATE);
+    OK(npk_store_close(store, &err));
+    char other[80];
+    (void)snprintf(other, sizeof other, "%s/other", directory);
+    npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_CREATE, .no_background = 1};
+    OK(npk_store_open(other, &options, &store, &err));
+    const npk_io *io = npk_io_posix();
+    npk_file *root = NULL, *lock_file = NULL;
+    ck_assert_int_eq(io->open_root(io, directory, false, &root, NULL), 0);
+    ck_assert_int_eq(io->open(io, root, "LOCK", NPK_OPEN_WRITE, &lock_file), 0);
+    ck_assert_int_eq(io->lock(io, lock_file, NPK_LOCK_GATE, 1, NPK_LOCK_EXCLUSIVE), 0); /* as who opens in another process */
+
+    pthread_t thread;
+    npk_status opened = NPK_OK;
+    ck_assert_int_eq(pthread_create(&thread, NULL, open_at_the_gate, &opened), 0);
+    pause_ms(100);
+    (void)pthread_mutex_lock(&big_lock);
+    pause_ms(100);
+    npk_snapshot *snapshot = NULL;
+    OK(npk_snapshot_take(store, &snapshot, &err)); /* of another store */
+    npk_snapshot_release(snapshot);
+    ck_assert_int_eq(open_briefly(50, NULL), NPK_BUSY); /* of the same one */
+    ck_assert_int_eq(open_briefly(5000, interrupt_at_once), NPK_INTERRUPTED);
+    pid_t child = fork(); /* while the other thread waits for big_lock */
+    ck_assert_int_ge(child, 0);
+    if (child == 0)
+        _exit(0);
+    ck_assert_int_eq(waitpid(child, NULL, 0), child);
+    (void)pthread_mutex_unlock(&big_lock);
+    (void)pthread_join(thread, NULL);
+    ck_assert_int_eq(opened, NPK_BUSY);
+    io->close(io, lock_file);
+    io->close(io, root);
+    OK(npk_store_close(store, &err));
+    ck_assert_int_eq(open_briefly(1000, NULL), NPK_OK);
+}
+END_TEST
+
+static atomic_bool enough;
+
+static void *open_and_close(void *context)
+{
+    int *failures = context;
+    while (!atomic_load(&enough)) {
+        npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_UPDATE};
+        npk_store *store = NULL;
+        npk_snapshot *snapshot = NULL;
+        npk_error ignored;
+        if (npk_store_open(directory, &options, &store, &ignored) != NPK_OK ||
+            npk_snapshot_take(store, &snapshot, &ignored) != NPK_OK)
+            ++*failures;
+        if (store && npk_store_close(store, &ignored) != NPK_OK)
+            ++*failures;
+        npk_snapshot_release(snapshot);
+    }
+    return NULL;
+}
+
+static int append_in_child(void *context)
+{
+    (void)context;
+    npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_UPDATE};
+    npk_store *store = NULL;
+    npk_txn *txn = NULL;
+    if (npk_store_open(directory, &options, &store, NULL) != NPK_OK)
+        return 1;
+    if (npk_txn_begin(store, UINT32_MAX, &txn, NULL) != NPK_OK || npk_txn_append(txn, "a", 1, rows, NULL) != NPK_OK ||
+        npk_txn_commit(txn, NPK_SYNC_COMMIT, NULL, NULL) != NPK_OK)
+        return 2;
+    return npk_store_close(store, NULL) == NPK_OK ? 0 : 3;
+}
+
+START_TEST(test_fork_while_threads_open_and_close)
+{
+    enum { THREADS = 3, CHILDREN = 40 };
+    npk_store *store = open_quiet(NPK_MODE_CREATE);
+    save(store, 10);
+    OK(npk_store_close(store, &err));
+    atomic_store(&enough, false);
+    pthread_t threads[THREADS];
+    int failures[THREADS] = {0};
+    for (int i = 0; i < THREADS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, open_and_close, &failures[i]), 0);
+    for (int i = 0; i < CHILDREN; i++)
+        ck_assert_int_eq(in_child(append_in_child, NULL), 0);
+    atomic_store(&enough, true);
+    for (int i = 0; i < THREADS; i++) {
+        (void)pthread_join(threads[i], NULL);
+        ck_assert_int_eq(failures[i], 0);
+    }
+    store = open_quiet(NPK_MODE_UPDATE);
+    ck_assert_uint_eq(count_rows(store), 10 + CHILDREN);
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
+/* ---- level interval -------------------------------------------------------------------------------------------------- */
 
 /* Bytes that a power cut would take now. */
 static uint64_t not_durable(npk_store *store)
@@ -274,6 +405,8 @@ int main(void)
     Suite *suite = suite_create("opening");
     TCase *fork_case = add_case(suite, "fork");
     tcase_add_test(fork_case, test_a_child_cannot_end_its_parents_transaction);
+    tcase_add_test(fork_case, test_nobody_waits_for_who_waits_at_the_gate);
+    tcase_add_test(fork_case, test_fork_while_threads_open_and_close);
     TCase *interval = add_case(suite, "interval");
     tcase_add_test(interval, test_a_commit_at_interval_is_synced_whatever_the_level_of_the_handle);
     tcase_add_test(interval, test_a_writer_behind_a_reader_gets_a_background_thread);
