@@ -15,6 +15,7 @@
 #include "reclaim.h"
 #include "reserve.h"
 #include "store_files.h"
+#include "upkeep.h"
 #include "view.h"
 #include "worker.h"
 #include "writer.h"
@@ -243,6 +244,7 @@ static npk_status make_core(const npk_io *io, npk_file *root, const npk_file_inf
     core->state = NPK_CORE_OPENING;
     core->handle_count = 1;
     core->log_generation = UINT64_MAX;
+    core->logged_since_fold = UINT64_MAX / 2; /* unknown: the first look is an exact one */
     core->pause_before_publish_us = pause_from_environment();
     io->process(io, &core->process);
     if (settings->program[0])
@@ -742,20 +744,21 @@ npk_status npk_opening_open(const npk_io *io, const char *path, const npk_settin
 
 /* ---- closing -------------------------------------------------------------------------------------------------------------------- */
 
-/* The last process: leave the log with a watermark and a checkpoint at its end, so that the next open has nothing to do. */
+/* The last process: fold, and leave the log with a watermark and a checkpoint at its end, so that the next open has nothing to do. */
 static npk_status close_last(npk_core *core, npk_error *err)
 {
     npk_position position = {0};
     npk_status status = npk_reclaim_position(core, &position, err);
     if (status != NPK_OK || position.lsn == atomic_load(&core->checkpoint_lsn))
         return status;
+    npk_status folded = npk_upkeep_close(core, err);
     bool done = false;
-    status = npk_writer_mark(core, &done, err);
+    status = npk_writer_mark(core, &done, folded == NPK_OK ? err : NULL);
     if (status == NPK_OK)
-        status = npk_reclaim_checkpoint(core, err);
+        status = npk_reclaim_checkpoint(core, folded == NPK_OK ? err : NULL);
     if (status == NPK_OK)
-        status = npk_reclaim_run(core, false, err);
-    return status;
+        status = npk_reclaim_run(core, false, folded == NPK_OK ? err : NULL);
+    return folded == NPK_OK ? status : folded;
 }
 
 static npk_status close_core(npk_core *core, npk_error *err)

@@ -9,7 +9,7 @@
  *  5.   convert OPEN to shared;
  *  6. not got it: take OPEN shared and trust the index that control marks complete;
  *  7. give GATE up.
- * A close takes GATE, tries OPEN exclusive, and if it is the last, writes watermark and checkpoint, best effort, and reports failures. */
+ * A close takes GATE, tries OPEN exclusive, and if it is the last, folds, writes watermark and checkpoint, best effort, and reports failures. */
 #ifndef NPK_CORE_OPENING_H
 #define NPK_CORE_OPENING_H
 

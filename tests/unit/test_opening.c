@@ -389,6 +389,35 @@ START_TEST(test_opening_leaves_files_of_others_alone)
 }
 END_TEST
 
+/* ---- closing -------------------------------------------------------------------------------------------------------------- */
+
+static npk_stats stats_of(npk_store *store)
+{
+    npk_stats stats = {.struct_size = sizeof stats};
+    OK(npk_store_stats(store, &stats, &err));
+    return stats;
+}
+
+START_TEST(test_writers_that_live_shortly_fold_in_the_end)
+{
+    for (int background = 0; background < 2; background++) {
+        uint64_t folded = 0;
+        for (int i = 0; i < 12; i++) {
+            npk_store *store = open_with((npk_options){.mode = NPK_MODE_CREATE, .no_background = !background,
+                                                       .pending_limit = 8 << 20});
+            if (i == 0)
+                save(store, 10);
+            append(store, 250000, NPK_SYNC_COMMIT); /* 1 MB; worth folding are 4 MiB */
+            folded = stats_of(store).column_file_count;
+            npk_stats stats = stats_of(store);
+            ck_assert_uint_le(stats.pending_size, 6 << 20);
+            OK(npk_store_close(store, &err));
+        }
+        ck_assert_uint_gt(folded, 0);
+    }
+}
+END_TEST
+
 /* ---------------------------------------------------------------------------------------------------------------------- */
 
 static TCase *add_case(Suite *suite, const char *name)
@@ -415,5 +444,7 @@ int main(void)
     TCase *foreign = add_case(suite, "foreign");
     tcase_add_test(foreign, test_creation_refuses_directories_with_files_of_others);
     tcase_add_test(foreign, test_opening_leaves_files_of_others_alone);
+    TCase *closing = add_case(suite, "closing");
+    tcase_add_test(closing, test_writers_that_live_shortly_fold_in_the_end);
     return check_main(suite);
 }
