@@ -26,6 +26,7 @@ typedef struct npk_control {           /* lies in shared memory: fixed-width mem
     _Atomic uint64_t synced_us;        /* monotonic: when durable_lsn was raised last */
     _Atomic uint64_t interval_lsn;     /* up to here somebody committed at level INTERVAL: above durable_lsn, a sync is due */
     _Atomic uint64_t interval_ms;      /* the shortest interval of those who did, 0: nobody yet */
+    _Atomic uint64_t marked_lsn;       /* the log's end when a watermark record was its last one: idle writers leave it at that */
     _Atomic uint64_t writer_active;    /* 1 while a writer may have put bytes into the log that are not published */
     _Atomic uint64_t writer_pid, writer_since_us;
     char writer_host[64], writer_program[64]; /* torn reads are harmless: for messages only */

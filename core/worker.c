@@ -13,11 +13,6 @@
 #define WORK_EVERY_US 200000u   /* how often it considers folding and checkpoints */
 #define IDLE_US 1000000u        /* without a commit for so long: append a watermark record */
 
-struct worker_state {
-    uint64_t marked_lsn;        /* the log ended with a watermark record here */
-    uint64_t next_work_us;
-};
-
 static void say(npk_core *core, const char *reason)
 {
     (void)pthread_mutex_lock(&core->worker_mutex);
@@ -40,7 +35,7 @@ static void note_failure(npk_core *core, const char *what, const npk_error *err)
     say(core, text);
 }
 
-static void tick(npk_core *core, struct worker_state *state)
+static void tick(npk_core *core, uint64_t *next_work_us)
 {
     const npk_io *io = core->io;
     uint64_t now = io->monotonic_us(io);
@@ -57,16 +52,14 @@ static void tick(npk_core *core, struct worker_state *state)
         note_failure(core, "preparing a segment", &err);
     npk_position position = {0};
     if (last_commit && now - last_commit > IDLE_US && core->settings.sync != NPK_SYNC_NEVER &&
-        npk_reclaim_position(core, &position, NULL) == NPK_OK && position.lsn != state->marked_lsn) {
+        npk_reclaim_position(core, &position, NULL) == NPK_OK && position.lsn != atomic_load(&core->control->marked_lsn)) {
         bool done = false;
         if (npk_writer_mark(core, &done, &err) != NPK_OK)
             note_failure(core, "writing a watermark", &err);
-        if (done && npk_reclaim_position(core, &position, NULL) == NPK_OK)
-            state->marked_lsn = position.lsn;
     }
-    if (now >= state->next_work_us) {
+    if (now >= *next_work_us) {
         char reason[128] = "";
-        state->next_work_us = now + WORK_EVERY_US;
+        *next_work_us = now + WORK_EVERY_US;
         if (npk_upkeep_work(core, reason, sizeof reason, &err) != NPK_OK)
             note_failure(core, "compaction", &err);
         else
@@ -77,7 +70,7 @@ static void tick(npk_core *core, struct worker_state *state)
 static void *run(void *context)
 {
     npk_core *core = context;
-    struct worker_state state = {0};
+    uint64_t next_work_us = 0;
     (void)pthread_mutex_lock(&core->worker_mutex);
     while (!core->worker_stop) {
         uint64_t wait = TICK_US, interval = atomic_load(&core->control->interval_ms);
@@ -87,7 +80,7 @@ static void *run(void *context)
         if (core->worker_stop)
             break;
         (void)pthread_mutex_unlock(&core->worker_mutex);
-        tick(core, &state);
+        tick(core, &next_work_us);
         (void)pthread_mutex_lock(&core->worker_mutex);
     }
     (void)pthread_mutex_unlock(&core->worker_mutex);

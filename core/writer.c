@@ -329,6 +329,11 @@ npk_status npk_writer_mark(npk_core *core, bool *done, npk_error *err)
         return NPK_OK;
     if (status != NPK_OK)
         return status;
+    if (state.end.lsn == atomic_load(&core->control->marked_lsn) && state.end.lsn <= atomic_load(&core->control->durable_lsn)) {
+        *done = true; /* the log ends with one, whoever wrote it */
+        npk_writer_release(core, true);
+        return NPK_OK;
+    }
     npk_kv *kv = NULL;
     status = npk_view_begin_write(core, &kv, err);
     if (status != NPK_OK) {
@@ -354,6 +359,7 @@ npk_status npk_writer_mark(npk_core *core, bool *done, npk_error *err)
     bool clean = status == NPK_OK;
     if (clean) {
         raise_durable(core, core->log_end.lsn);
+        atomic_store(&core->control->marked_lsn, core->log_end.lsn);
         *done = true;
     }
     npk_writer_release(core, clean && !atomic_load(&core->control->poison));

@@ -418,6 +418,67 @@ START_TEST(test_writers_that_live_shortly_fold_in_the_end)
 }
 END_TEST
 
+static int write_and_idle(void *context)
+{
+    (void)context;
+    npk_store *store = open_with((npk_options){.mode = NPK_MODE_UPDATE});
+    append(store, 1, NPK_SYNC_COMMIT);
+    pause_ms(2500);
+    npk_stats before = stats_of(store);
+    pause_ms(3000);
+    npk_stats after = stats_of(store);
+    return after.position.lsn == before.position.lsn ? 0 : 1;
+}
+
+START_TEST(test_idle_writers_let_the_log_rest)
+{
+    npk_store *store = open_quiet(NPK_MODE_CREATE);
+    save(store, 10);
+    OK(npk_store_close(store, &err));
+    pid_t other = fork();
+    ck_assert_int_ge(other, 0);
+    if (other == 0)
+        _exit(write_and_idle(NULL));
+    ck_assert_int_eq(in_child(write_and_idle, NULL), 0);
+    int status = 0;
+    ck_assert_int_eq(waitpid(other, &status, 0), other);
+    ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+static int close_at_once(void *context)
+{
+    (void)context;
+    OK(npk_store_close(open_quiet(NPK_MODE_UPDATE), &err));
+    return 0;
+}
+
+START_TEST(test_one_of_those_who_close_at_once_is_the_last)
+{
+    for (int round = 0; round < 20; round++) {
+        npk_store *store = open_quiet(NPK_MODE_CREATE);
+        if (round == 0)
+            save(store, 10);
+        append(store, 1, NPK_SYNC_COMMIT);
+        pid_t children[4];
+        for (int i = 0; i < 4; i++) {
+            children[i] = fork();
+            ck_assert_int_ge(children[i], 0);
+            if (children[i] == 0)
+                _exit(close_at_once(NULL));
+        }
+        OK(npk_store_close(store, &err));
+        for (int i = 0; i < 4; i++)
+            ck_assert_int_eq(waitpid(children[i], NULL, 0), children[i]);
+        store = open_quiet(NPK_MODE_READ);
+        npk_stats stats = stats_of(store);
+        ck_assert_uint_eq(stats.checkpoint_lsn, stats.position.lsn);
+        ck_assert_uint_eq(stats.recoveries, 0);
+        OK(npk_store_close(store, &err));
+    }
+}
+END_TEST
+
 /* ---------------------------------------------------------------------------------------------------------------------- */
 
 static TCase *add_case(Suite *suite, const char *name)
@@ -446,5 +507,7 @@ int main(void)
     tcase_add_test(foreign, test_opening_leaves_files_of_others_alone);
     TCase *closing = add_case(suite, "closing");
     tcase_add_test(closing, test_writers_that_live_shortly_fold_in_the_end);
+    tcase_add_test(closing, test_idle_writers_let_the_log_rest);
+    tcase_add_test(closing, test_one_of_those_who_close_at_once_is_the_last);
     return check_main(suite);
 }
