@@ -590,10 +590,7 @@ static npk_status open_along(npk_core *core, npk_error *err)
         return status;
     if (!atomic_load(&core->control->complete))
         return npk_fail(err, NPK_CORRUPT, "the index of store \"%s\" is not complete although it is in use", core->path);
-    char name[NPK_FILE_NAME_SIZE];
-    core->index_name = atomic_load(&core->control->index_name);
-    npk_store_files_encode_index(core->index_name, name);
-    status = npk_index_open(core->io, core->index_directory, name, false, 0, &core->index, err);
+    status = npk_view_open_index(core, &core->index_name, &core->index, err);
     if (status == NPK_OK)
         npk_reclaim_note_checkpoints(core);
     return status;

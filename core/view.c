@@ -10,6 +10,19 @@
 
 /* ---- views ---------------------------------------------------------------------------------------------------------- */
 
+npk_status npk_view_open_index(npk_core *core, uint64_t *name, npk_index **index, npk_error *err)
+{
+    for (;;) {
+        char text[NPK_FILE_NAME_SIZE];
+        *name = atomic_load(&core->control->index_name);
+        npk_store_files_encode_index(*name, text);
+        npk_status status = npk_index_open(core->io, core->index_directory, text, false, 0, index, err);
+        /* Replaced, and removed under our hands: look again. */
+        if (status == NPK_OK || atomic_load(&core->control->index_name) == *name)
+            return status;
+    }
+}
+
 /* Another process rebuilt the index: open the one that control names. */
 static npk_status follow_index(npk_core *core, npk_error *err)
 {
@@ -17,10 +30,8 @@ static npk_status follow_index(npk_core *core, npk_error *err)
     npk_status status = NPK_OK;
     uint64_t name = atomic_load(&core->control->index_name);
     if (name != core->index_name) {
-        char text[NPK_FILE_NAME_SIZE];
-        npk_store_files_encode_index(name, text);
         npk_index *index = NULL;
-        status = npk_index_open(core->io, core->index_directory, text, false, 0, &index, err);
+        status = npk_view_open_index(core, &name, &index, err);
         if (status == NPK_OK) {
             npk_index *old = core->index;
             core->index = index; /* first: a child of fork gives up what stands here */

@@ -479,6 +479,143 @@ START_TEST(test_one_of_those_who_close_at_once_is_the_last)
 }
 END_TEST
 
+/* ---- the index replaced under live processes ----------------------------------------------------------------------------- */
+
+static npk_io faulty; /* the system, but: */
+static bool cuts_fail;
+static int syncs_fail;
+
+static int open_faulty(const npk_io *io, npk_file *where, const char *name, unsigned flags, npk_file **file)
+{
+    (void)io;
+    if (cuts_fail && strncmp(name, "cut-", 4) == 0)
+        return EIO;
+    return npk_io_posix()->open(npk_io_posix(), where, name, flags, file);
+}
+
+static int sync_faulty(const npk_io *io, npk_file *file)
+{
+    (void)io;
+    if (syncs_fail > 0) {
+        syncs_fail--;
+        return EIO;
+    }
+    return npk_io_posix()->sync(npk_io_posix(), file);
+}
+
+static npk_store *open_faulty_store(void)
+{
+    faulty = *npk_io_posix();
+    faulty.open = open_faulty;
+    faulty.sync = sync_faulty;
+    return open_with((npk_options){.mode = NPK_MODE_CREATE, .no_background = 1, .io = &faulty});
+}
+
+static void fail_one_commit(npk_store *store)
+{
+    npk_txn *txn = NULL;
+    OK(npk_txn_begin(store, 1000, &txn, &err));
+    OK(npk_txn_append(txn, "a", 10, rows, &err));
+    syncs_fail = 1;
+    ck_assert_int_ne(npk_txn_commit(txn, NPK_SYNC_COMMIT, NULL, &err), NPK_OK);
+}
+
+START_TEST(test_repairs_leave_one_index)
+{
+    npk_store *store = open_faulty_store();
+    save(store, 10);
+    cuts_fail = true;
+    fail_one_commit(store);
+    for (int i = 0; i < 20; i++) {
+        npk_txn *txn = NULL;
+        ck_assert_int_ne(npk_txn_begin(store, 0, &txn, &err), NPK_OK);
+    }
+    shell("test $(ls index | wc -l) = 2"); /* control and the index */
+    cuts_fail = false;
+    append(store, 1, NPK_SYNC_COMMIT);
+    shell("test $(ls index | wc -l) = 2");
+    for (int i = 0; i < 5; i++) {
+        fail_one_commit(store);
+        ck_assert_uint_eq(count_rows(store), 11);
+    }
+    shell("test $(ls index | wc -l) = 2");
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
+static int read_on(void *context)
+{
+    npk_store *store = open_quiet(NPK_MODE_READ);
+    int *go = context;
+    char byte = 'r';
+    uint64_t before = count_rows(store);
+    if (write(go[3], &byte, 1) != 1 || read(go[0], &byte, 1) != 1) /* the index is replaced now */
+        return 1;
+    for (int i = 0; i < 2000; i++)
+        if (count_rows(store) != before)
+            return 2;
+    return npk_store_close(store, NULL) == NPK_OK ? 0 : 3;
+}
+
+START_TEST(test_other_processes_follow_an_index_that_is_replaced)
+{
+    npk_store *store = open_faulty_store();
+    save(store, 10);
+    int go[4];
+    ck_assert_int_eq(pipe(go) | pipe(go + 2), 0);
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0)
+        _exit(read_on(go));
+    char byte;
+    ck_assert_int_eq(read(go[2], &byte, 1), 1);
+    for (int i = 0; i < 20; i++) {
+        fail_one_commit(store);
+        if (i == 0)
+            ck_assert_int_eq(write(go[1], &byte, 1), 1);
+    }
+    int status = 0;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
+static void *count_for_ever(void *context)
+{
+    npk_store *store = context;
+    uint64_t wrong = 0;
+    while (!atomic_load(&enough)) {
+        npk_source source = {.store = store};
+        npk_array *array = NULL;
+        npk_error ignored;
+        if (npk_array_open(&source, "a", &array, &ignored) != NPK_OK || npk_array_describe(array)->row_count != 10)
+            wrong++;
+        npk_array_release(array);
+    }
+    return (void *)(uintptr_t)wrong;
+}
+
+START_TEST(test_threads_read_on_while_the_index_is_replaced)
+{
+    npk_store *store = open_faulty_store();
+    save(store, 10);
+    atomic_store(&enough, false);
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, count_for_ever, store), 0);
+    for (int i = 0; i < 50; i++)
+        fail_one_commit(store);
+    atomic_store(&enough, true);
+    for (int i = 0; i < 2; i++) {
+        void *wrong = NULL;
+        (void)pthread_join(threads[i], &wrong);
+        ck_assert_ptr_null(wrong);
+    }
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
 /* ---------------------------------------------------------------------------------------------------------------------- */
 
 static TCase *add_case(Suite *suite, const char *name)
@@ -509,5 +646,9 @@ int main(void)
     tcase_add_test(closing, test_writers_that_live_shortly_fold_in_the_end);
     tcase_add_test(closing, test_idle_writers_let_the_log_rest);
     tcase_add_test(closing, test_one_of_those_who_close_at_once_is_the_last);
+    TCase *index = add_case(suite, "index");
+    tcase_add_test(index, test_repairs_leave_one_index);
+    tcase_add_test(index, test_other_processes_follow_an_index_that_is_replaced);
+    tcase_add_test(index, test_threads_read_on_while_the_index_is_replaced);
     return check_main(suite);
 }
