@@ -41,7 +41,8 @@ typedef struct npk_pin { /* one pinned LSN of this process */
 
 typedef struct npk_cached_array {
     npk_array *array;       /* retained */
-    uint64_t version;       /* index version at which it was known to be current */
+    uint64_t index_name;    /* the index, */
+    uint64_t version;       /* and its version, at which it was known to be current: each index counts anew */
     uint64_t used;          /* tick of last use */
 } npk_cached_array;
 
