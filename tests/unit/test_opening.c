@@ -489,6 +489,53 @@ START_TEST(test_one_of_those_who_close_at_once_is_the_last)
 }
 END_TEST
 
+static int prepare_a_spare(void *context)
+{
+    (void)context;
+    npk_store *store = open_with((npk_options){.mode = NPK_MODE_UPDATE, .segment_size = 1 << 20});
+    append(store, 1, NPK_SYNC_COMMIT);
+    for (int i = 0; i < 100 && !npk_wal_has_spare(store->core->wal); i++)
+        pause_ms(20);
+    return npk_wal_has_spare(store->core->wal) ? 0 : 1; /* and dies */
+}
+
+START_TEST(test_compaction_removes_spares_of_the_dead)
+{
+    npk_store *store = open_with((npk_options){.mode = NPK_MODE_CREATE, .segment_size = 1 << 20});
+    save(store, 10);
+    for (int i = 0; i < 100 && !npk_wal_has_spare(store->core->wal); i++)
+        pause_ms(20);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(in_child(prepare_a_spare, NULL), 0);
+    shell("test $(ls wal | grep -c spare) = 4");
+    OK(npk_store_compact(store, NULL, &err));
+    shell("test $(ls wal | grep -c spare) = 1");
+    OK(npk_store_close(store, &err));
+    shell("test $(ls wal | grep -c spare) = 0");
+}
+END_TEST
+
+static int compact_it(void *context)
+{
+    (void)context;
+    npk_store *store = open_quiet(NPK_MODE_UPDATE);
+    OK(npk_store_compact(store, NULL, &err));
+    OK(npk_store_close(store, &err));
+    return 0;
+}
+
+START_TEST(test_compaction_leaves_spares_of_the_living)
+{
+    npk_store *store = open_with((npk_options){.mode = NPK_MODE_CREATE, .segment_size = 1 << 20});
+    save(store, 10);
+    for (int i = 0; i < 100 && !npk_wal_has_spare(store->core->wal); i++)
+        pause_ms(20);
+    ck_assert_int_eq(in_child(compact_it, NULL), 0);
+    shell("test $(ls wal | grep -c spare) = 1");
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
 /* ---- the index replaced under live processes ----------------------------------------------------------------------------- */
 
 static npk_io faulty; /* the system, but: */
@@ -690,6 +737,8 @@ int main(void)
     tcase_add_test(closing, test_writers_that_live_shortly_fold_in_the_end);
     tcase_add_test(closing, test_idle_writers_let_the_log_rest);
     tcase_add_test(closing, test_one_of_those_who_close_at_once_is_the_last);
+    tcase_add_test(closing, test_compaction_removes_spares_of_the_dead);
+    tcase_add_test(closing, test_compaction_leaves_spares_of_the_living);
     TCase *index = add_case(suite, "index");
     tcase_add_test(index, test_repairs_leave_one_index);
     tcase_add_test(index, test_an_array_of_a_replaced_index_is_not_served);
