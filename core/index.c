@@ -37,7 +37,8 @@ enum {
 
 #define MAP_SIZE_DEFAULT ((uint64_t)256 << 20)
 #define MAP_SIZE_MIN ((uint64_t)1 << 20)
-#define ALLOCATION_STEP ((uint64_t)1 << 20)
+#define ALLOCATION_STEP_MIN ((uint64_t)64 << 10)
+#define ALLOCATION_STEP_MAX ((uint64_t)1 << 20)
 #define ALIVE_BASE ((uint64_t)1 << 40) /* in lock.mdb, far behind every pid */
 
 static const char *const table_names[NPK_TABLE_COUNT] = {
@@ -268,8 +269,10 @@ static npk_status allocate_data(npk_index *index, uint64_t size, npk_error *err)
 {
     if (size <= index->allocated_size)
         return NPK_OK;
-    /* A step more than asked, so that most calls find it done; on a nearly full disk what is asked. */
-    uint64_t wanted = npk_align_up(size, ALLOCATION_STEP) + ALLOCATION_STEP;
+    /* A step more than asked, so that most calls find it done, in proportion: an index is made by each first open. On a nearly full disk
+     * what is asked. */
+    uint64_t step = npk_min_u64(npk_max_u64(size / 2, ALLOCATION_STEP_MIN), ALLOCATION_STEP_MAX);
+    uint64_t wanted = npk_align_up(size + step, ALLOCATION_STEP_MIN);
     int rc = index->io->allocate(index->io, index->data, index->allocated_size, wanted - index->allocated_size);
     if (rc) {
         wanted = size;

@@ -536,6 +536,43 @@ START_TEST(test_compaction_leaves_spares_of_the_living)
 }
 END_TEST
 
+/* What an open reads, in one piece and in sum, and reserves. */
+static npk_io counting;
+static uint64_t largest_read, reserved;
+
+static int count_read(const npk_io *io, npk_file *file, uint64_t offset, void *bytes, size_t size, size_t *done)
+{
+    (void)io;
+    if (size > largest_read)
+        largest_read = size;
+    return npk_io_posix()->read(npk_io_posix(), file, offset, bytes, size, done);
+}
+
+static int count_allocate(const npk_io *io, npk_file *file, uint64_t offset, uint64_t size)
+{
+    (void)io;
+    reserved += size;
+    return npk_io_posix()->allocate(npk_io_posix(), file, offset, size);
+}
+
+START_TEST(test_an_open_after_a_clean_close_is_cheap)
+{
+    counting = *npk_io_posix();
+    counting.read = count_read;
+    counting.allocate = count_allocate;
+    npk_store *store = open_quiet(NPK_MODE_CREATE);
+    save(store, 1000);
+    OK(npk_store_close(store, &err));
+    largest_read = reserved = 0;
+    store = open_with((npk_options){.mode = NPK_MODE_UPDATE, .no_background = 1, .io = &counting});
+    ck_assert_uint_eq(count_rows(store), 1000);
+    ck_assert_uint_le(largest_read, 256 << 10); /* of a segment of 16 MiB, nearly all zeros */
+    ck_assert_uint_le(reserved, 1 << 20);
+    ck_assert_uint_eq(stats_of(store).recoveries, 0);
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
 /* ---- the index replaced under live processes ----------------------------------------------------------------------------- */
 
 static npk_io faulty; /* the system, but: */
@@ -737,6 +774,7 @@ int main(void)
     tcase_add_test(closing, test_writers_that_live_shortly_fold_in_the_end);
     tcase_add_test(closing, test_idle_writers_let_the_log_rest);
     tcase_add_test(closing, test_one_of_those_who_close_at_once_is_the_last);
+    tcase_add_test(closing, test_an_open_after_a_clean_close_is_cheap);
     tcase_add_test(closing, test_compaction_removes_spares_of_the_dead);
     tcase_add_test(closing, test_compaction_leaves_spares_of_the_living);
     TCase *index = add_case(suite, "index");
