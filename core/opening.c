@@ -736,6 +736,10 @@ npk_status npk_opening_open(const npk_io *io, const char *path, const npk_settin
         leave_registry(core);
         free_core(core);
     }
+    if (status == NPK_READ_ONLY)
+        return npk_fail(err, NPK_READ_ONLY,
+                        "store \"%s\" cannot be opened without permission to write into its directory: reading takes locks and an index too",
+                        path);
     return status == NPK_EXISTS ? status : npk_context(err, status, "open store \"%s\"", path);
 }
 

@@ -100,7 +100,7 @@ typedef enum npk_sync {
 
 /* How the directory is opened. */
 typedef enum npk_mode {
-    NPK_MODE_READ = 0,      /* must exist; writes are refused with READ_ONLY */
+    NPK_MODE_READ = 0,      /* must exist; writes are refused with READ_ONLY. The directory must be writable all the same */
     NPK_MODE_UPDATE = 1,    /* must exist */
     NPK_MODE_CREATE = 2,    /* opened, or created when absent */
     NPK_MODE_EXCLUSIVE = 3  /* created; EXISTS when there is a store already */
