@@ -158,7 +158,6 @@ static npk_status fill_index(npk_core *core, npk_index *index, uint64_t stop_lsn
         atomic_store(&core->checkpoint_lsn, replay.checkpoint_lsn);
         /* The cut synced everything that is left. In place: the checkpoint proves it. */
         atomic_store(&core->control->durable_lsn, end->lsn);
-        atomic_store(&core->control->floor_lsn, 0);
     }
     return status;
 }

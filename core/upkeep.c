@@ -67,7 +67,7 @@ npk_status npk_upkeep_enforce(npk_core *core, npk_error *err)
     npk_status status = look(core, core->settings.pending_limit, 2 * core->settings.checkpoint_log_size, &due, err);
     if (status != NPK_OK || (!due.fold && !due.checkpoint))
         return status;
-    status = npk_compactor_acquire(core, true, err);
+    status = npk_compactor_acquire(core, NULL, err);
     if (status == NPK_BUSY)
         return NPK_OK; /* somebody is at it */
     if (status != NPK_OK)
@@ -111,7 +111,7 @@ npk_status npk_upkeep_work(npk_core *core, char *reason, size_t reason_size, npk
                        (unsigned long long)due.log_size, (unsigned long long)due.pending_size);
         return NPK_OK;
     }
-    status = npk_compactor_acquire(core, true, err);
+    status = npk_compactor_acquire(core, NULL, err);
     if (status == NPK_BUSY) {
         (void)snprintf(reason, reason_size, "waiting: another process compacts");
         return NPK_OK;

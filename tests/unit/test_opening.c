@@ -15,15 +15,6 @@
 #include "core.h"
 #include "npk.h"
 
-#if defined(__SANITIZE_THREAD__)
-/* Children of fork open stores with background threads here, which the sanitizer only warns of then. */
-const char *__tsan_default_options(void);
-__attribute__((visibility("default"))) const char *__tsan_default_options(void)
-{
-    return "die_after_fork=0";
-}
-#endif
-
 static char directory[64];
 static npk_error err;
 
@@ -244,7 +235,8 @@ static void *open_and_close(void *context)
 static int append_in_child(void *context)
 {
     (void)context;
-    npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_UPDATE};
+    /* No thread in a child of several: sanitizers do not know that. */
+    npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_UPDATE, .no_background = 1};
     npk_store *store = NULL;
     npk_txn *txn = NULL;
     if (npk_store_open(directory, &options, &store, NULL) != NPK_OK)
@@ -501,16 +493,19 @@ static int prepare_a_spare(void *context)
 
 START_TEST(test_compaction_removes_spares_of_the_dead)
 {
-    npk_store *store = open_with((npk_options){.mode = NPK_MODE_CREATE, .segment_size = 1 << 20});
-    save(store, 10);
-    for (int i = 0; i < 100 && !npk_wal_has_spare(store->core->wal); i++)
-        pause_ms(20);
+    npk_store *quiet = open_with((npk_options){.mode = NPK_MODE_CREATE, .no_background = 1, .segment_size = 1 << 20});
+    save(quiet, 10);
     for (int i = 0; i < 3; i++)
         ck_assert_int_eq(in_child(prepare_a_spare, NULL), 0);
+    npk_store *store = open_with((npk_options){.mode = NPK_MODE_UPDATE, .segment_size = 1 << 20});
+    append(store, 1, NPK_SYNC_COMMIT);
+    for (int i = 0; i < 100 && !npk_wal_has_spare(store->core->wal); i++)
+        pause_ms(20);
     shell("test $(ls wal | grep -c spare) = 4");
     OK(npk_store_compact(store, NULL, &err));
     shell("test $(ls wal | grep -c spare) = 1");
     OK(npk_store_close(store, &err));
+    OK(npk_store_close(quiet, &err));
     shell("test $(ls wal | grep -c spare) = 0");
 }
 END_TEST
@@ -569,6 +564,53 @@ START_TEST(test_an_open_after_a_clean_close_is_cheap)
     ck_assert_uint_le(largest_read, 256 << 10); /* of a segment of 16 MiB, nearly all zeros */
     ck_assert_uint_le(reserved, 1 << 20);
     ck_assert_uint_eq(stats_of(store).recoveries, 0);
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
+static int open_refused(const npk_io *io, npk_file *where, const char *name, unsigned flags, npk_file **file)
+{
+    (void)io;
+    return flags & NPK_OPEN_WRITE ? EACCES : npk_io_posix()->open(npk_io_posix(), where, name, flags, file);
+}
+
+START_TEST(test_a_directory_that_cannot_be_written_is_named)
+{
+    OK(npk_store_close(open_quiet(NPK_MODE_CREATE), &err));
+    counting = *npk_io_posix();
+    counting.open = open_refused;
+    npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_READ, .io = &counting};
+    npk_store *store = NULL;
+    ck_assert_int_eq(npk_store_open(directory, &options, &store, &err), NPK_READ_ONLY);
+    ck_assert_ptr_nonnull(strstr(err.message, directory));
+    ck_assert_ptr_nonnull(strstr(err.message, "permission to write"));
+}
+END_TEST
+
+static void *compact_in_thread(void *context)
+{
+    npk_store *store = context;
+    npk_error ignored;
+    return (void *)(uintptr_t)npk_store_compact(store, NULL, &ignored);
+}
+
+START_TEST(test_waiting_for_a_compaction_ends)
+{
+    npk_store *store = open_with((npk_options){.mode = NPK_MODE_CREATE, .no_background = 1, .busy_timeout_ms = 100});
+    npk_store *hasty = open_with((npk_options){.mode = NPK_MODE_UPDATE, .no_background = 1, .interrupt = interrupt_at_once});
+    save(store, 10);
+    (void)pthread_mutex_lock(&store->core->compactor_mutex); /* another thread compacts */
+    pthread_t threads[2];
+    ck_assert_int_eq(pthread_create(&threads[0], NULL, compact_in_thread, store), 0);
+    ck_assert_int_eq(pthread_create(&threads[1], NULL, compact_in_thread, hasty), 0);
+    void *status = NULL;
+    (void)pthread_join(threads[0], &status);
+    ck_assert_int_eq((int)(uintptr_t)status, NPK_BUSY);
+    (void)pthread_join(threads[1], &status);
+    ck_assert_int_eq((int)(uintptr_t)status, NPK_INTERRUPTED);
+    (void)pthread_mutex_unlock(&store->core->compactor_mutex);
+    OK(npk_store_compact(store, NULL, &err));
+    OK(npk_store_close(hasty, &err));
     OK(npk_store_close(store, &err));
 }
 END_TEST
@@ -633,6 +675,22 @@ START_TEST(test_repairs_leave_one_index)
         ck_assert_uint_eq(count_rows(store), 11);
     }
     shell("test $(ls index | wc -l) = 2");
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
+START_TEST(test_a_repair_does_not_lower_the_reclaim_floor)
+{
+    npk_store *store = open_faulty_store();
+    save(store, 10);
+    for (int i = 0; i < 3; i++) {
+        append(store, 1, NPK_SYNC_COMMIT);
+        OK(npk_store_checkpoint(store, &err));
+    }
+    uint64_t floor = atomic_load(&store->core->control->floor_lsn);
+    ck_assert_uint_ne(floor, 0);
+    fail_one_commit(store);
+    ck_assert_uint_eq(atomic_load(&store->core->control->floor_lsn), floor);
     OK(npk_store_close(store, &err));
 }
 END_TEST
@@ -777,9 +835,12 @@ int main(void)
     tcase_add_test(closing, test_an_open_after_a_clean_close_is_cheap);
     tcase_add_test(closing, test_compaction_removes_spares_of_the_dead);
     tcase_add_test(closing, test_compaction_leaves_spares_of_the_living);
+    tcase_add_test(closing, test_waiting_for_a_compaction_ends);
+    tcase_add_test(foreign, test_a_directory_that_cannot_be_written_is_named);
     TCase *index = add_case(suite, "index");
     tcase_add_test(index, test_repairs_leave_one_index);
     tcase_add_test(index, test_an_array_of_a_replaced_index_is_not_served);
+    tcase_add_test(index, test_a_repair_does_not_lower_the_reclaim_floor);
     tcase_add_test(index, test_other_processes_follow_an_index_that_is_replaced);
     tcase_add_test(index, test_threads_read_on_while_the_index_is_replaced);
     return check_main(suite);
