@@ -24,6 +24,7 @@ struct fold {
     npk_map_run *map;
     size_t map_count;
     uint64_t lsn;           /* S */
+    uint32_t epoch;         /* of S: after a cut the same LSNs mean other records */
     uint64_t first_row;     /* rows from here on are copied; the row count: none */
     bool renumber;
     npk_column_writer *writer;
@@ -52,6 +53,7 @@ static npk_status look(struct fold *fold, const char *name, npk_error *err)
         npk_view_end(fold->core, kv);
         if (status == NPK_OK) {
             fold->lsn = state.end.lsn;
+            fold->epoch = state.end.epoch;
             return NPK_OK;
         }
         npk_array_release(fold->array);
@@ -215,21 +217,39 @@ static npk_status log_runs(struct fold *fold, npk_txn *txn, npk_error *err)
     return status;
 }
 
-static npk_status log_fold(struct fold *fold, npk_txn *txn, bool *gone, npk_error *err)
+typedef enum fold_result {
+    FOLD_DONE,
+    FOLD_GONE,  /* the array was dropped: there is nothing to publish */
+    FOLD_AGAIN  /* the log was cut since S, or the slots of a changed array could not be renumbered */
+} fold_result;
+
+static npk_status log_fold(struct fold *fold, npk_txn *txn, fold_result *result, npk_error *err)
 {
+    npk_store_state state;
     npk_array_record now;
     bool found = false;
-    npk_status status = npk_catalog_get_array(txn->kv, fold->array->info.id, &now, &found, err);
-    *gone = status == NPK_OK && !found;
+    npk_status status = npk_catalog_get_state(txn->kv, &state, &found, err);
+    if (status == NPK_OK && (!found || state.end.epoch != fold->epoch)) {
+        *result = FOLD_AGAIN;
+        return NPK_OK;
+    }
+    if (status == NPK_OK)
+        status = npk_catalog_get_array(txn->kv, fold->array->info.id, &now, &found, err);
+    if (status == NPK_OK && !found)
+        *result = FOLD_GONE;
     if (status != NPK_OK || !found)
         return status;
     bool unchanged = now.layout_lsn == fold->array->record.layout_lsn;
     uint64_t next_slot = now.next_slot;
     npk_array_record_release(&now);
+    if (fold->renumber && !unchanged) {
+        *result = FOLD_AGAIN;
+        return NPK_OK;
+    }
     status = npk_txn_log_file(txn, &fold->summary, err);
     if (status != NPK_OK)
         return status;
-    if (!fold->renumber || !unchanged) /* a changed array is folded all the same, only its slots stay as they are */
+    if (!fold->renumber)
         return log_runs(fold, txn, err);
     npk_op op = {.type = NPK_OP_RENUMBER,
                  .array = fold->array->info.id,
@@ -239,21 +259,20 @@ static npk_status log_fold(struct fold *fold, npk_txn *txn, bool *gone, npk_erro
     return npk_txn_log(txn, &op, NULL, 0, err);
 }
 
-static npk_status publish_fold(struct fold *fold, npk_error *err)
+/* held: a transaction that was begun before step 1, so that nothing can have changed; else NULL. Consumed. */
+static npk_status publish_fold(struct fold *fold, npk_txn *held, fold_result *result, npk_error *err)
 {
-    npk_wait wait = {(uint64_t)fold->core->settings.busy_timeout_ms * 1000, NULL, NULL};
-    npk_txn *txn = NULL;
-    npk_status status = npk_txn_begin_core(fold->core, &wait, &txn, err);
-    if (status != NPK_OK)
-        return status;
-    bool gone = false;
-    status = log_fold(fold, txn, &gone, err);
-    if (status != NPK_OK || gone) {
+    npk_txn *txn = held;
+    npk_status status = NPK_OK;
+    if (!txn) {
+        npk_wait wait = {(uint64_t)fold->core->settings.busy_timeout_ms * 1000, NULL, NULL};
+        status = npk_txn_begin_core(fold->core, &wait, &txn, err);
+        if (status != NPK_OK)
+            return status;
+    }
+    status = log_fold(fold, txn, result, err);
+    if (status != NPK_OK || *result != FOLD_DONE) {
         npk_txn_abort(txn);
-        if (status == NPK_OK)
-            npk_column_discard(fold->writer);
-        if (status == NPK_OK)
-            fold->writer = NULL;
         return status;
     }
     status = npk_txn_commit(txn, NPK_SYNC_COMMIT, NULL, err);
@@ -280,11 +299,20 @@ static bool has_pending(const npk_array *array)
     return array->overlay_count != 0;
 }
 
-npk_status npk_compact_array(npk_core *core, const char *name, npk_fold_extent extent, npk_error *err)
+/* Steps 1 to 4 once. locked: under the writer lock from the beginning. */
+static npk_status try_fold(npk_core *core, const char *name, npk_fold_extent extent, bool locked, fold_result *result,
+                           npk_error *err)
 {
     struct fold fold = {.core = core};
     npk_buffer_init(&fold.rows);
-    npk_status status = look(&fold, name, err);
+    npk_txn *held = NULL;
+    npk_status status = NPK_OK;
+    if (locked) {
+        npk_wait wait = {(uint64_t)core->settings.busy_timeout_ms * 1000, NULL, NULL};
+        status = npk_txn_begin_core(core, &wait, &held, err);
+    }
+    if (status == NPK_OK)
+        status = look(&fold, name, err);
     bool needed = false;
     if (status == NPK_OK && fold.array->info.row_size && fold.array->info.row_count) {
         if (extent == NPK_FOLD_WHOLE) {
@@ -295,20 +323,40 @@ npk_status npk_compact_array(npk_core *core, const char *name, npk_fold_extent e
             needed = fold.first_row < fold.array->info.row_count;
         }
     }
+    *result = FOLD_DONE;
     if (needed) {
         status = check_columns(&fold, err);
         if (status == NPK_OK)
             status = copy_rows(&fold, err);
-        if (status == NPK_OK)
-            status = publish_fold(&fold, err);
-        if (status == NPK_OK || status == NPK_POISONED || atomic_load(&core->control->poison))
+        bool published = false;
+        if (status == NPK_OK) {
+            status = publish_fold(&fold, held, result, err);
+            held = NULL;
+            published = status == NPK_OK && *result == FOLD_DONE;
+        }
+        /* A poisoned store may still hold the commit record that links the file. */
+        if (published || status == NPK_POISONED)
             npk_column_writer_release(fold.writer);
         else
             npk_column_discard(fold.writer);
     }
+    npk_txn_abort(held);
     npk_array_release(fold.array);
     npk_free(fold.map);
     npk_buffer_release(&fold.rows);
+    return status;
+}
+
+#define TRIES_UNLOCKED 2
+
+npk_status npk_compact_array(npk_core *core, const char *name, npk_fold_extent extent, npk_error *err)
+{
+    npk_status status;
+    fold_result result;
+    int tries = 0;
+    do
+        status = try_fold(core, name, extent, tries >= TRIES_UNLOCKED, &result, err);
+    while (status == NPK_OK && result == FOLD_AGAIN && tries++ < TRIES_UNLOCKED);
     return status == NPK_OK ? NPK_OK : npk_context(err, status, "fold array \"%s\"", name);
 }
 
@@ -381,15 +429,17 @@ npk_status npk_compact_all(npk_core *core, npk_fold_extent extent, npk_error *er
 {
     struct array_list list;
     atomic_store(&core->logged_since_fold, 0);
-    npk_status status = list_arrays(core, extent == NPK_FOLD_WHOLE, &list, err);
+    npk_status status = list_arrays(core, extent == NPK_FOLD_WHOLE, &list, err), first_damage = NPK_OK;
     const char *name = (const char *)list.names.data;
     for (size_t at = 0; at < list.names.size && status == NPK_OK; at += strlen(name + at) + 1) {
-        status = npk_compact_array(core, name + at, extent, err);
-        if (status == NPK_NOT_FOUND) /* dropped meanwhile */
-            status = NPK_OK;
+        npk_status folded = npk_compact_array(core, name + at, extent, first_damage == NPK_OK ? err : NULL);
+        if (folded == NPK_CORRUPT)
+            first_damage = NPK_CORRUPT; /* one damaged array must not keep the others from being folded */
+        else if (folded != NPK_NOT_FOUND) /* dropped meanwhile */
+            status = folded;
     }
     release_list(&list);
-    return status;
+    return status == NPK_OK ? first_damage : status;
 }
 
 /* ---- public -------------------------------------------------------------------------------------------------------------------- */
@@ -421,7 +471,7 @@ npk_status npk_store_compact(npk_store *store, const char *name, npk_error *err)
     if (status != NPK_OK)
         return status;
     status = name ? npk_compact_array(core, name, NPK_FOLD_WHOLE, err) : npk_compact_all(core, NPK_FOLD_WHOLE, err);
-    if (status == NPK_OK && !name)
+    if (!name && (status == NPK_OK || status == NPK_NO_SPACE)) /* a full disk: reclaiming may make the room */
         status = npk_reclaim_checkpoint(core, err);
     if (status == NPK_OK)
         status = npk_reclaim_run(core, false, err);

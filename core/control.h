@@ -22,6 +22,8 @@ typedef struct npk_control {           /* lies in shared memory: fixed-width mem
     _Atomic uint64_t poison;           /* 0, or 1: a sync failed; the next writer runs the tail procedure */
     _Atomic uint64_t poison_lost_lsn;  /* what was published behind it is gone, for the handles' one-time error; 0: nothing */
     _Atomic uint64_t poison_lost_count; /* how often that happened: each handle compares it with what it has said already */
+    _Atomic uint64_t reserve_gone;     /* 1: the reserve was given up on a full disk */
+    _Atomic uint64_t space_short;      /* 1: a transaction got NO_SPACE; the next checkpoint reclaims all it can */
     _Atomic uint64_t durable_lsn;      /* everything below is synced */
     _Atomic uint64_t synced_us;        /* monotonic: when durable_lsn was raised last */
     _Atomic uint64_t interval_lsn;     /* up to here somebody committed at level INTERVAL: above durable_lsn, a sync is due */

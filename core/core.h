@@ -79,11 +79,10 @@ typedef struct npk_core {
     npk_index *index;
     uint64_t index_name;
 
-    /* the writer: writer_mutex guards the three; all of the log's writing side belongs to the holder */
+    /* the writer: writer_mutex guards writer_held; all of the log's writing side belongs to the holder */
     pthread_mutex_t writer_mutex;
     pthread_cond_t writer_free;
     bool writer_held;
-    pthread_t writer_thread;
     npk_wal_end log_end;            /* where the log's writing side stands; valid while generation fits */
     uint64_t log_generation;
 

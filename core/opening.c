@@ -534,6 +534,16 @@ static npk_status may_create(npk_core *core, npk_error *err)
     return refuse_foreign(core, err);
 }
 
+/* The disk is full and recovery had to use the reserve: take back what the log holds needlessly, or a few more recoveries could not. */
+static void find_room(npk_core *core)
+{
+    npk_reserve_ensure(core);
+    if (!atomic_load(&core->control->reserve_gone))
+        return;
+    if (npk_reclaim_checkpoint(core, NULL) == NPK_OK && npk_reclaim_run(core, true, NULL) == NPK_OK)
+        npk_reserve_ensure(core);
+}
+
 /* Steps 3 (got it) to 5. */
 static npk_status open_first(npk_core *core, npk_error *err)
 {
@@ -555,19 +565,23 @@ static npk_status open_first(npk_core *core, npk_error *err)
     if (status == NPK_OK)
         status = npk_control_create(core->io, core->index_directory, &core->control, err);
     if (status == NPK_OK)
+        npk_reclaim_note_checkpoints(core);
+    /* Without a checkpoint the creation may have failed where FORMAT has its name but the disk does not know it: give it anew. */
+    if (status == NPK_OK && !created && atomic_load(&core->checkpoint_lsn) == 0) {
+        status = finish_creation(core, err);
+        if (status == NPK_NO_SPACE) {
+            npk_reserve_release(core);
+            status = finish_creation(core, err);
+        }
+    }
+    if (status == NPK_OK)
         status = npk_recover_build_index(core, 0, err);
     if (status == NPK_OK)
         status = npk_orphans_remove(core, NULL, err);
     if (status != NPK_OK)
         return status;
     npk_reclaim_note_checkpoints(core);
-    /* Without a checkpoint the creation may have failed where FORMAT has its name but the disk does not know it: give it anew. */
-    if (!created && atomic_load(&core->checkpoint_lsn) == 0) {
-        status = finish_creation(core, err);
-        if (status != NPK_OK)
-            return status;
-    }
-    npk_reserve_ensure(core);
+    find_room(core);
     bool got = false;
     status = npk_locks_try(core->io, core->lock_file, NPK_LOCK_OPEN, NPK_LOCK_SHARED, &got, err);
     if (status == NPK_OK && !got)

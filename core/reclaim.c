@@ -1,6 +1,9 @@
 /* reclaim.c - checkpoints, and removing what nobody needs. */
 #include "reclaim.h"
 
+#include <errno.h>
+#include <string.h>
+
 #include "alloc.h"
 #include "bytes.h"
 #include "catalog.h"
@@ -8,6 +11,8 @@
 #include "error.h"
 #include "orphans.h"
 #include "recover.h"
+#include "reserve.h"
+#include "snapshot.h"
 #include "store_files.h"
 #include "txn.h"
 #include "view.h"
@@ -104,42 +109,56 @@ void npk_compactor_release(npk_core *core)
 
 /* ---- checkpoint ------------------------------------------------------------------------------------------------------- */
 
-npk_status npk_reclaim_checkpoint(npk_core *core, npk_error *err)
+/* A copy of the published state, all of it durable. The view itself is not held while a file is written: an index cannot give pages back, nor
+ * grow, while somebody reads. */
+static npk_status copy_durable_state(npk_core *core, npk_kv **copy, npk_store_state *state, npk_error *err)
 {
-    npk_kv *kv = NULL;
-    npk_store_state state;
     for (;;) {
-        npk_status status = npk_view_begin(core, &kv, err);
-        if (status != NPK_OK)
-            return status;
-        status = read_state(kv, &state, err);
-        npk_view_end(core, kv);
-        /* A checkpoint may say only what the log holds durably: sync first, then dump a state that is not newer. */
-        if (status == NPK_OK)
-            status = npk_writer_flush(core, err);
+        /* A checkpoint may say only what the log holds durably: sync first, then copy a state that is not newer. */
+        npk_kv *kv = NULL;
+        npk_status status = npk_writer_flush(core, err);
         if (status == NPK_OK)
             status = npk_view_begin(core, &kv, err);
         if (status != NPK_OK)
             return status;
-        status = read_state(kv, &state, err);
-        if (status != NPK_OK) {
-            npk_view_end(core, kv);
+        status = read_state(kv, state, err);
+        bool durable = status == NPK_OK && state->end.lsn <= atomic_load(&core->control->durable_lsn);
+        if (durable)
+            status = npk_snapshot_copy(kv, true, copy, err);
+        npk_view_end(core, kv);
+        if (status != NPK_OK || durable)
             return status;
-        }
-        if (state.end.lsn <= atomic_load(&core->control->durable_lsn))
-            break;
-        npk_view_end(core, kv); /* published meanwhile at a lower level: sync again */
+        /* Published meanwhile at a lower level: sync again. */
     }
-    npk_status status = NPK_OK;
-    if (state.end.lsn != atomic_load(&core->checkpoint_lsn)) {
-        status = npk_checkpoint_write(core->io, core->checkpoint_directory, core->uuid, kv, state.end.lsn, state.end.epoch,
-                                      err);
-        if (status == NPK_OK) {
-            atomic_fetch_add(&core->checkpoints, 1);
-            atomic_store(&core->last_checkpoint_us, core->io->now_us(core->io));
-        }
+}
+
+static npk_status write_checkpoint(npk_core *core, npk_error *err)
+{
+    npk_position position;
+    npk_status status = npk_reclaim_position(core, &position, err);
+    if (status != NPK_OK || position.lsn == atomic_load(&core->checkpoint_lsn))
+        return status;
+    npk_kv *copy = NULL;
+    npk_store_state state;
+    status = copy_durable_state(core, &copy, &state, err);
+    if (status != NPK_OK)
+        return status;
+    status = npk_checkpoint_write(core->io, core->checkpoint_directory, core->uuid, copy, state.end.lsn, state.end.epoch, err);
+    npk_kv_close(copy);
+    if (status == NPK_OK) {
+        atomic_fetch_add(&core->checkpoints, 1);
+        atomic_store(&core->last_checkpoint_us, core->io->now_us(core->io));
     }
-    npk_view_end(core, kv);
+    return status;
+}
+
+npk_status npk_reclaim_checkpoint(npk_core *core, npk_error *err)
+{
+    npk_status status = write_checkpoint(core, err);
+    if (status == NPK_NO_SPACE) { /* what the reserve is for */
+        npk_reserve_release(core);
+        status = write_checkpoint(core, err);
+    }
     if (status == NPK_OK)
         status = npk_checkpoint_trim(core->io, core->checkpoint_directory, 2, err);
     if (status == NPK_OK)
@@ -197,23 +216,46 @@ static void visit_segment(void *context, const npk_segment_info *info)
     search->last_seq = info->seq;
 }
 
+/* Of the items that were dead when the view was read, keep those that still are: a writer may have used the segment it writes to again. */
+static npk_status keep_dead(npk_txn *txn, struct dead_list *list, npk_error *err)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < list->count; i++) {
+        uint8_t *item = list->items.data + 9 * (size_t)i;
+        npk_container container;
+        bool found = false;
+        npk_status status = npk_catalog_get_container(txn->kv, item[0], npk_get_u64(item + 1), &container, &found, err);
+        if (status != NPK_OK)
+            return status;
+        if (found && container.reference_count == 0 && container.dead_lsn < list->limit)
+            memmove(list->items.data + 9 * (size_t)kept++, item, 9);
+        else if (found && item[0] == NPK_CONTAINER_SEGMENT)
+            list->first_live_segment = npk_min_u64(list->first_live_segment, npk_get_u64(item + 1));
+    }
+    list->count = kept;
+    return NPK_OK;
+}
+
 /* One transaction that forgets the dead files. Done before they are unlinked: a crash between leaves orphans, never dangling entries. */
-static npk_status retire(npk_core *core, const struct dead_list *list, npk_error *err)
+static npk_status retire(npk_core *core, struct dead_list *list, npk_error *err)
 {
     const uint32_t most = 4096; /* items in one record */
     npk_wait wait = {(uint64_t)core->settings.busy_timeout_ms * 1000, NULL, NULL};
     npk_txn *txn = NULL;
     npk_status status = npk_txn_begin_core(core, &wait, &txn, err);
+    if (status != NPK_OK)
+        return status;
+    status = keep_dead(txn, list, err);
     for (uint32_t at = 0; at < list->count && status == NPK_OK; at += most) {
         uint32_t part = list->count - at < most ? list->count - at : most;
         npk_op op = {.type = NPK_OP_RETIRE, .list = list->items.data + 9 * (size_t)at, .list_count = part};
         status = npk_txn_log(txn, &op, NULL, 0, err);
-        if (status != NPK_OK)
-            npk_txn_abort(txn);
     }
-    if (status == NPK_OK)
-        status = npk_txn_commit(txn, NPK_SYNC_COMMIT, NULL, err);
-    return status;
+    if (status != NPK_OK) {
+        npk_txn_abort(txn);
+        return status;
+    }
+    return npk_txn_commit(txn, NPK_SYNC_COMMIT, NULL, err);
 }
 
 static npk_status unlink_columns(npk_core *core, const struct dead_list *list, uint64_t *removed, npk_error *err)
@@ -226,6 +268,8 @@ static npk_status unlink_columns(npk_core *core, const struct dead_list *list, u
         char name[NPK_FILE_NAME_SIZE];
         npk_store_files_encode_column(npk_get_u64(item + 1), name);
         rc = core->io->unlink(core->io, core->columns_directory, name);
+        if (rc == ENOENT) /* an orphan search was faster */
+            rc = 0;
         ++*removed;
     }
     if (rc)
@@ -235,6 +279,12 @@ static npk_status unlink_columns(npk_core *core, const struct dead_list *list, u
 
 npk_status npk_reclaim_run(npk_core *core, bool hard, npk_error *err)
 {
+    hard = hard || atomic_load(&core->control->reserve_gone); /* one kept checkpoint suffices until there is room */
+    npk_status status = NPK_OK;
+    if (hard) /* the older checkpoint needs what is about to go */
+        status = npk_checkpoint_trim(core->io, core->checkpoint_directory, 1, err);
+    if (status != NPK_OK)
+        return status;
     npk_reclaim_note_checkpoints(core);
     uint64_t limit = atomic_load(hard ? &core->checkpoint_lsn : &core->older_checkpoint_lsn);
     if (limit == 0)
@@ -243,7 +293,7 @@ npk_status npk_reclaim_run(npk_core *core, bool hard, npk_error *err)
     if (limit > atomic_load(&core->control->floor_lsn))
         atomic_store(&core->control->floor_lsn, limit);
     uint64_t pinned = UINT64_MAX;
-    npk_status status = npk_pin_oldest(core, &pinned, err);
+    status = npk_pin_oldest(core, &pinned, err);
     if (status != NPK_OK)
         return status;
     if (pinned < limit)
@@ -280,6 +330,8 @@ npk_status npk_reclaim_run(npk_core *core, bool hard, npk_error *err)
     npk_buffer_release(&list.items);
     if (status == NPK_OK && removed)
         atomic_fetch_add(&core->reclaims, 1);
+    if (status == NPK_OK && hard)
+        npk_reserve_ensure(core);
     return status == NPK_OK ? NPK_OK : npk_context(err, status, "reclaim");
 }
 
@@ -301,6 +353,14 @@ npk_status npk_store_checkpoint(npk_store *store, npk_error *err)
     status = npk_reclaim_checkpoint(core, err);
     if (status == NPK_OK)
         status = npk_reclaim_run(core, false, err);
+    if (status == NPK_NO_SPACE) {
+        npk_reserve_release(core); /* it is for this */
+        status = npk_reclaim_checkpoint(core, err);
+    }
+    if (status == NPK_OK && (atomic_load(&core->control->reserve_gone) || atomic_exchange(&core->control->space_short, 0))) {
+        status = npk_reclaim_run(core, true, err); /* one kept checkpoint suffices until there is room */
+        npk_reserve_ensure(core);
+    }
     npk_compactor_release(core);
     return status;
 }

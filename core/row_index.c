@@ -252,7 +252,7 @@ static bool is_superseded(const npk_set *set, const void *context)
         while (at < runs->count && runs->runs[at].first_slot + runs->runs[at].count <= slot)
             at++;
         if (at < runs->count && runs->runs[at].first_slot <= slot && runs->runs[at].lsn < set->lsn)
-            return false;
+            return false; /* a live slot (dropped ones are in no run) whose newest bytes may be here */
     }
     return true;
 }
@@ -450,34 +450,48 @@ npk_status npk_row_index_map_append(npk_row_change *change, uint64_t row_count, 
     return status == NPK_OK ? write_map_run(change, &run, err) : status;
 }
 
-/* Is any slot of first .. last still a row? The map is sorted by slot as well. */
-static bool any_live(const struct map_list *map, uint64_t first, uint64_t last)
+/* Is this slot still a row? The map is sorted by slot as well. */
+static bool is_live(const struct map_list *map, uint64_t slot)
 {
     size_t low = 0, high = map->count;
-    while (low < high) { /* first run that ends behind first */
+    while (low < high) { /* first run that ends behind the slot */
         size_t middle = low + (high - low) / 2;
-        if (map->runs[middle].first_slot + map->runs[middle].count <= first)
+        if (map->runs[middle].first_slot + map->runs[middle].count <= slot)
             low = middle + 1;
         else
             high = middle;
     }
-    return low < map->count && map->runs[low].first_slot <= last;
+    return low < map->count && map->runs[low].first_slot <= slot;
 }
 
 static bool is_dead_set(const npk_set *set, const void *context)
 {
-    return !any_live(context, set_first_slot(set), set_last_slot(set));
+    for (uint32_t i = 0; i < set->count; i++)
+        if (is_live(context, set->block * NPK_SET_BLOCK + npk_get_u16(set->slots + 2 * (size_t)i)))
+            return false;
+    return true;
 }
 
-/* Runs and sets that overlap slots first .. end and have no live slot any more go. */
+/* Slots first .. end are no rows any more: runs are cut around them, so that what they alone refer to can go; sets that hold no live slot go. A
+ * drop splits no more runs than map runs. */
 static npk_status remove_dead(npk_row_change *change, const struct map_list *map, uint64_t first, uint64_t end,
                               npk_error *err)
 {
     struct run_list runs = {0};
     npk_status status = find_overlaps(change, first, end, &runs, err);
-    for (size_t i = 0; i < runs.count && status == NPK_OK; i++)
-        if (!any_live(map, runs.runs[i].first_slot, runs.runs[i].first_slot + runs.runs[i].count - 1))
-            status = remove_run(change, &runs.runs[i], err);
+    for (size_t i = 0; i < runs.count && status == NPK_OK; i++) {
+        const npk_run *run = &runs.runs[i];
+        uint64_t run_end = run->first_slot + run->count;
+        status = remove_run(change, run, err);
+        if (status == NPK_OK && run->first_slot < first) {
+            npk_run left = part_of(run, run->first_slot, first);
+            status = write_run(change, &left, err);
+        }
+        if (status == NPK_OK && end < run_end) {
+            npk_run right = part_of(run, end, run_end);
+            status = write_run(change, &right, err);
+        }
+    }
     npk_free(runs.runs);
     if (status == NPK_OK)
         status = remove_sets(change, first / NPK_SET_BLOCK, (end - 1) / NPK_SET_BLOCK, UINT64_MAX, is_dead_set, map, err);

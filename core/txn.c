@@ -7,6 +7,7 @@
 #include "error.h"
 #include "upkeep.h"
 #include "recover.h"
+#include "reserve.h"
 #include "view.h"
 #include "worker.h"
 #include "writer.h"
@@ -95,6 +96,8 @@ static npk_status fail_inherited(npk_error *err)
 static void finish(npk_txn *txn, bool clean)
 {
     npk_core *core = txn->core;
+    if (txn->full)
+        atomic_store(&core->control->space_short, 1);
     npk_view_end_write(core, txn->kv);
     npk_writer_release(core, clean && !atomic_load(&core->control->poison));
     if (txn->store)
@@ -136,7 +139,10 @@ npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, n
     if (is_inherited(txn))
         return fail_inherited(err); /* the memory stays: giving it back would touch what the parent had locked */
     npk_status status = txn->broken;
-    if (status != NPK_OK)
+    bool reached_log = false;
+    if (status == NPK_OK && (unsigned)sync > NPK_SYNC_NEVER)
+        status = npk_fail(err, NPK_INVALID, "unknown sync level %d", (int)sync);
+    else if (status != NPK_OK)
         (void)npk_fail(err, status, "an earlier failure broke this transaction; it was rolled back");
     if (status == NPK_OK && txn->record_count == 0) { /* nothing to commit; what was rolled back may have left a void */
         status = npk_writer_abort(core, txn->kv, txn->begin_lsn, txn->id, err);
@@ -150,9 +156,12 @@ npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, n
     }
     if (status == NPK_OK)
         status = finish_bulks(txn, err);
-    if (status == NPK_OK)
-        status = npk_writer_commit(core, txn->kv, txn->id, txn->record_count, sync, sync_interval_ms(txn), position, err);
-    if (status == NPK_OK || status == NPK_POISONED) { /* poisoned: committed in the log, so its files stay */
+    if (status == NPK_OK) {
+        status = npk_writer_commit(core, txn->kv, txn->id, txn->record_count, sync, sync_interval_ms(txn),
+                                   !txn->adds_rows, position, err);
+        reached_log = true;
+    }
+    if (status == NPK_OK || (status == NPK_POISONED && reached_log)) { /* perhaps committed in the log: its files stay */
         drop_bulks(txn, false);
         finish(txn, status == NPK_OK);
         /* Without a background thread nobody else may do it. It is committed in any case: a failure poisons, and is said to whoever
@@ -162,6 +171,7 @@ npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, n
             (void)npk_writer_flush(core, NULL);
         return status;
     }
+    txn->full |= status == NPK_NO_SPACE;
     bool clean = npk_writer_abort(core, txn->kv, txn->begin_lsn, txn->id, NULL) == NPK_OK;
     /* A poisoned store may still hold the commit record: then the files it links must stay. */
     drop_bulks(txn, !atomic_load(&core->control->poison));
@@ -204,7 +214,8 @@ npk_status npk_txn_undo_to(npk_txn *txn, const npk_savepoint *to, npk_error *err
     if (npk_wal_get_end(txn->core->wal).lsn == to->lsn)
         return NPK_OK;
     npk_status status =
-        npk_wal_undo(txn->core->wal, to->lsn, txn->id, atomic_load(&txn->core->control->durable_lsn), err);
+        npk_wal_undo(txn->core->wal, to->lsn, txn->id,
+                     npk_min_u64(atomic_load(&txn->core->control->durable_lsn), to->lsn), err);
     if (status != NPK_OK)
         txn->broken = status; /* what was to be undone is still there */
     return status;
@@ -266,12 +277,17 @@ npk_status npk_txn_log(npk_txn *txn, const npk_op *op, const void *data, size_t 
         return npk_fail(err, NPK_NO_MEMORY, "could not encode an operation");
     npk_record record = {.type = op->type,
                          .transaction = txn->id,
-                         .watermark = atomic_load(&core->control->durable_lsn),
+                         .watermark = npk_min_u64(atomic_load(&core->control->durable_lsn), npk_wal_get_end(core->wal).lsn),
                          .meta = txn->meta.data,
                          .meta_size = txn->meta.size,
                          .raw_data_size = data_size};
     npk_status status = npk_wal_append(core->wal, record.type, record.transaction, record.watermark, record.meta,
                                        record.meta_size, data, data_size, true, &record.place, err);
+    if (status == NPK_NO_SPACE && !txn->adds_rows && !npk_wal_in_doubt(core->wal)) {
+        npk_reserve_release(core); /* dropping gets through on a full disk */
+        status = npk_wal_append(core->wal, record.type, record.transaction, record.watermark, record.meta, record.meta_size,
+                                data, data_size, true, &record.place, err);
+    }
     if (status != NPK_OK && npk_wal_in_doubt(core->wal))
         txn->broken = status;
     if (status == NPK_OK) {

@@ -30,6 +30,8 @@ struct npk_txn {
     uint32_t record_count;
     npk_savepoint *savepoints; /* the number given to the caller is the index */
     uint64_t savepoint_count, savepoint_capacity;
+    bool full;              /* something of it met a full disk */
+    bool adds_rows;         /* then it may not use the reserve of a full disk */
     npk_status broken;      /* not OK: only abort is left */
     npk_bulk *bulks;
     npk_buffer meta;        /* scratch: the meta of the record being logged */

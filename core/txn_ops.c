@@ -6,6 +6,7 @@
 #include "alloc.h"
 #include "bytes.h"
 #include "error.h"
+#include "reserve.h"
 #include "row_index.h"
 #include "txn.h"
 
@@ -25,6 +26,7 @@ static npk_status end_op(npk_txn *txn, const npk_savepoint *start, npk_status st
 {
     if (status != NPK_OK) {
         npk_error_set_array(err, array);
+        txn->full |= status == NPK_NO_SPACE;
         if (txn->broken == NPK_OK)
             (void)npk_txn_undo_to(txn, start, NULL); /* breaks the transaction when it fails */
         else
@@ -33,6 +35,13 @@ static npk_status end_op(npk_txn *txn, const npk_savepoint *start, npk_status st
     if (txn->savepoint_count == 0)
         npk_kv_forget_marks(txn->kv);
     return status;
+}
+
+/* Before rows are added or replaced. The reserve is for transactions that do neither. */
+static npk_status require_room(npk_txn *txn, npk_error *err)
+{
+    txn->adds_rows = true;
+    return npk_reserve_require(txn->core, err);
 }
 
 static uint64_t now_us(const npk_txn *txn)
@@ -167,7 +176,9 @@ static npk_status append_rows(npk_txn *txn, uint64_t id, npk_array_record *array
         npk_add_overflow(array->next_slot, count, &end) || npk_mul_overflow(array->row_size, count, &end))
         return npk_fail(err, NPK_SHAPE, "array \"%s\" cannot have so many rows", array->name);
     npk_op op = {.type = NPK_OP_APPEND, .array = id, .time_us = now_us(txn), .first = array->next_slot};
-    npk_status status = NPK_OK;
+    npk_status status = require_room(txn, err);
+    if (status != NPK_OK)
+        return status;
     if (is_bulk(txn, array->row_size, count)) {
         npk_bulk *bulk = NULL;
         status = get_bulk(txn, id, array, count, &bulk, err);
@@ -180,7 +191,7 @@ static npk_status append_rows(npk_txn *txn, uint64_t id, npk_array_record *array
         op.file_row = npk_column_writer_row_count(bulk->writer);
         status = npk_column_append(bulk->writer, rows, count, err);
         if (status != NPK_OK) {
-            bulk->sealed = true;
+            txn->broken = status; /* the column file cannot be finished any more */
             return status;
         }
         return npk_txn_log(txn, &op, NULL, 0, err);
@@ -305,6 +316,8 @@ static int by_slot(const void *a, const void *b)
 static const uint8_t *gather_input(npk_txn *txn, const struct target *targets, uint64_t count, const uint8_t *data,
                                    uint64_t row_size)
 {
+    if (row_size == 0)
+        return (const uint8_t *)""; /* rows without bytes */
     if (targets[count - 1].input - targets[0].input == count - 1) {
         uint64_t i = 1;
         while (i < count && targets[i].input == targets[i - 1].input + 1)
@@ -327,43 +340,53 @@ struct replacement {
     npk_op op;
 };
 
-static npk_status log_part(struct replacement *r, const struct target *targets, uint64_t count, npk_error *err)
+/* count rows of bytes for the slots that r->op names. */
+static npk_status log_part(struct replacement *r, const uint8_t *bytes, uint64_t count, npk_error *err)
 {
-    size_t size = (size_t)(count * r->row_size);
-    if (r->row_size == 0)
-        return npk_txn_log(r->txn, &r->op, NULL, 0, err);
-    const uint8_t *bytes = gather_input(r->txn, targets, count, r->data, r->row_size);
-    if (!bytes)
-        return npk_fail(err, NPK_NO_MEMORY, "could not allocate %zu bytes of rows", size);
     if (!r->bulk)
-        return npk_txn_log(r->txn, &r->op, bytes, size, err);
+        return npk_txn_log(r->txn, &r->op, bytes, (size_t)(count * r->row_size), err);
     r->op.other = npk_column_writer_id(r->bulk->writer);
     r->op.file_row = npk_column_writer_row_count(r->bulk->writer);
     npk_status status = npk_column_append(r->bulk->writer, bytes, count, err);
     if (status != NPK_OK) {
-        r->bulk->sealed = true;
+        r->txn->broken = status; /* the column file cannot be finished any more */
         return status;
     }
     return npk_txn_log(r->txn, &r->op, NULL, 0, err);
 }
 
-static npk_status log_run(struct replacement *r, const struct target *targets, uint64_t count, npk_error *err)
+/* Rows that one record, or a small scratch buffer, holds. */
+static uint64_t rows_per_part(const struct replacement *r, uint64_t count)
 {
-    uint64_t most = count;
-    if (!r->bulk && r->row_size)
-        most = (npk_wal_payload_max(r->txn->core->wal) - 64) / r->row_size;
-    else if (r->row_size) /* scratch memory stays small */
-        most = npk_max_u64(1, (4u << 20) / r->row_size);
+    if (r->row_size == 0)
+        return count;
+    if (!r->bulk)
+        return (npk_wal_payload_max(r->txn->core->wal) - 64) / (r->row_size + 2);
+    return npk_max_u64(1, (4u << 20) / r->row_size);
+}
+
+static npk_status log_run(struct replacement *r, uint64_t first_slot, const uint8_t *bytes, uint64_t count, npk_error *err)
+{
+    r->op.type = r->bulk ? NPK_OP_LINK_RUN : NPK_OP_REPLACE_RUN;
+    r->op.mode = NPK_LINK_REPLACE;
+    r->op.first = first_slot;
+    r->op.count = count;
+    r->op.list = NULL;
+    r->op.list_count = 0;
+    return log_part(r, bytes, count, err);
+}
+
+/* Neighbouring slots whose bytes lie anywhere in the input. */
+static npk_status log_run_of_targets(struct replacement *r, const struct target *targets, uint64_t count, npk_error *err)
+{
+    uint64_t most = rows_per_part(r, count);
     npk_status status = NPK_OK;
     for (uint64_t at = 0; at < count && status == NPK_OK; at += most) {
         uint64_t part = npk_min_u64(most, count - at);
-        r->op.type = r->bulk ? NPK_OP_LINK_RUN : NPK_OP_REPLACE_RUN;
-        r->op.mode = NPK_LINK_REPLACE;
-        r->op.first = targets[at].slot;
-        r->op.count = part;
-        r->op.list = NULL;
-        r->op.list_count = 0;
-        status = log_part(r, targets + at, part, err);
+        const uint8_t *bytes = gather_input(r->txn, targets + at, part, r->data, r->row_size);
+        if (!bytes)
+            return npk_fail(err, NPK_NO_MEMORY, "could not allocate %llu rows", (unsigned long long)part);
+        status = log_run(r, targets[at].slot, bytes, part, err);
     }
     return status;
 }
@@ -371,15 +394,16 @@ static npk_status log_run(struct replacement *r, const struct target *targets, u
 /* Targets of one block. */
 static npk_status log_set(struct replacement *r, const struct target *targets, uint64_t count, npk_error *err)
 {
-    uint64_t most = count;
-    if (!r->bulk)
-        most = (npk_wal_payload_max(r->txn->core->wal) - 64) / (r->row_size + 2);
+    uint64_t most = rows_per_part(r, count);
     npk_status status = NPK_OK;
     for (uint64_t at = 0; at < count && status == NPK_OK; at += most) {
         uint64_t part = npk_min_u64(most, count - at);
+        const uint8_t *bytes = gather_input(r->txn, targets + at, part, r->data, r->row_size);
         uint8_t *slots = npk_alloc((size_t)part * 2);
-        if (!slots)
+        if (!bytes || !slots) {
+            npk_free(slots);
             return npk_fail(err, NPK_NO_MEMORY, "could not allocate a packed set");
+        }
         for (uint64_t i = 0; i < part; i++)
             npk_put_u16(slots + 2 * i, (uint16_t)(targets[at + i].slot % NPK_SET_BLOCK));
         r->op.type = r->bulk ? NPK_OP_LINK_SET : NPK_OP_REPLACE_SET;
@@ -388,7 +412,7 @@ static npk_status log_set(struct replacement *r, const struct target *targets, u
         r->op.list = slots;
         r->op.list_count = (uint32_t)part;
         r->op.first = r->op.count = 0;
-        status = log_part(r, targets + at, part, err);
+        status = log_part(r, bytes, part, err);
         npk_free(slots);
     }
     return status;
@@ -410,7 +434,7 @@ static npk_status log_targets(struct replacement *r, const struct target *target
             set_start = at;
         }
         if (status == NPK_OK && as_run) {
-            status = log_run(r, targets + at, stretch, err);
+            status = log_run_of_targets(r, targets + at, stretch, err);
             set_start = at + stretch;
         } else if (!as_run) { /* a short stretch may cross a block: only its part in this block */
             uint64_t left = NPK_SET_BLOCK - targets[at].slot % NPK_SET_BLOCK;
@@ -464,7 +488,9 @@ static npk_status fail_row(npk_error *err, const npk_array_record *array, int64_
 static npk_status replace_targets(npk_txn *txn, uint64_t id, const npk_array_record *array, struct target *targets,
                                   uint64_t count, const void *data, npk_error *err)
 {
-    npk_status status = rows_to_slots(txn, id, targets, count, err);
+    npk_status status = npk_reserve_require(txn->core, err);
+    if (status == NPK_OK)
+        status = rows_to_slots(txn, id, targets, count, err);
     if (status != NPK_OK)
         return status;
     bool sorted = true;
@@ -498,7 +524,9 @@ npk_status npk_txn_replace(npk_txn *txn, const char *name, uint64_t count, const
         return status;
     uint64_t id = 0;
     npk_array_record array;
-    status = find_array(txn, name, &id, &array, err);
+    status = require_room(txn, err);
+    if (status == NPK_OK)
+        status = find_array(txn, name, &id, &array, err);
     if (status != NPK_OK)
         return end_op(txn, &start, status, name, err);
     struct target *targets = NULL;
@@ -521,6 +549,37 @@ npk_status npk_txn_replace(npk_txn *txn, const char *name, uint64_t count, const
     return end_op(txn, &start, status, name, err);
 }
 
+/* A contiguous range of rows: long stretches of slots go as they lie in the input, short ones by way of targets. */
+static npk_status replace_range(npk_txn *txn, uint64_t id, const npk_array_record *array, uint64_t first, uint64_t count,
+                                const uint8_t *data, npk_error *err)
+{
+    struct replacement r = {.txn = txn, .id = id, .row_size = array->row_size, .data = data};
+    r.op.array = id;
+    r.op.time_us = now_us(txn);
+    npk_map_run *map = NULL;
+    size_t map_count = 0;
+    npk_status status = npk_reserve_require(txn->core, err);
+    if (status == NPK_OK)
+        status = npk_row_index_load_map(txn->kv, id, &map, &map_count, err);
+    if (status == NPK_OK && is_bulk(txn, array->row_size, count))
+        status = get_bulk(txn, id, array, count, &r.bulk, err);
+    uint64_t end = first + count;
+    for (size_t i = 0; i < map_count && status == NPK_OK; i++) {
+        uint64_t low = npk_max_u64(first, map[i].first_row), high = npk_min_u64(end, map[i].first_row + map[i].count);
+        uint64_t most = rows_per_part(&r, count);
+        for (uint64_t row = low; row < high && status == NPK_OK; row += most) {
+            uint64_t part = npk_min_u64(most, high - row);
+            const uint8_t *bytes = data ? data + (row - first) * array->row_size : data;
+            status = log_run(&r, map[i].first_slot + (row - map[i].first_row), bytes, part, err);
+        }
+    }
+    npk_free(map);
+    return status;
+}
+
+/* Fewer rows than this are replaced by way of targets, which puts a single row or a few split ones into packed sets. */
+#define RANGE_MIN 1024u
+
 npk_status npk_txn_replace_run(npk_txn *txn, const char *name, uint64_t first, uint64_t count, const void *data,
                                npk_error *err)
 {
@@ -530,23 +589,25 @@ npk_status npk_txn_replace_run(npk_txn *txn, const char *name, uint64_t first, u
         return status;
     uint64_t id = 0;
     npk_array_record array;
-    status = find_array(txn, name, &id, &array, err);
+    status = require_room(txn, err);
+    if (status == NPK_OK)
+        status = find_array(txn, name, &id, &array, err);
     if (status != NPK_OK)
         return end_op(txn, &start, status, name, err);
-    struct target *targets = NULL;
+    struct target targets[RANGE_MIN];
     if (array.zero_dim)
         status = npk_fail(err, NPK_SHAPE, "array \"%s\" is 0-d: it has no rows to replace", name);
     else if (first > array.row_count || count > array.row_count - first)
         status = fail_row(err, &array, (int64_t)npk_max_u64(first, array.row_count));
-    else if (count > SIZE_MAX / sizeof *targets || !(targets = npk_alloc((size_t)count * sizeof *targets)))
-        status = npk_fail(err, NPK_NO_MEMORY, "could not allocate %llu row numbers", (unsigned long long)count);
-    for (uint64_t i = 0; i < count && status == NPK_OK; i++) {
-        targets[i].slot = first + i;
-        targets[i].input = i;
-    }
-    if (status == NPK_OK && count)
+    else if (count >= RANGE_MIN)
+        status = replace_range(txn, id, &array, first, count, data, err);
+    else if (count) {
+        for (uint64_t i = 0; i < count; i++) {
+            targets[i].slot = first + i;
+            targets[i].input = i;
+        }
         status = replace_targets(txn, id, &array, targets, count, data, err);
-    npk_free(targets);
+    }
     npk_array_record_release(&array);
     return end_op(txn, &start, status, name, err);
 }

@@ -8,7 +8,6 @@
 #include "compact.h"
 #include "error.h"
 #include "reclaim.h"
-#include "reserve.h"
 
 #define FOLD_LEAST (4u << 20) /* a store with less pending is left alone */
 
@@ -48,17 +47,19 @@ static npk_status look(npk_core *core, uint64_t fold_above, uint64_t checkpoint_
     return status;
 }
 
+/* Damage in one array, or a disk too full to fold, must not stop checkpoints and reclaim: these are what makes room. */
 static npk_status work(npk_core *core, const struct due *due, npk_error *err)
 {
+    npk_status folded = due->fold ? npk_compact_all(core, NPK_FOLD_CHEAP, err) : NPK_OK;
+    if (folded != NPK_OK && folded != NPK_CORRUPT && folded != NPK_NO_SPACE)
+        return folded;
     npk_status status = NPK_OK;
-    if (due->fold)
-        status = npk_compact_all(core, NPK_FOLD_CHEAP, err);
-    if (status == NPK_OK && due->checkpoint) {
-        status = npk_reclaim_checkpoint(core, err);
+    if (due->checkpoint || folded == NPK_NO_SPACE) {
+        status = npk_reclaim_checkpoint(core, folded == NPK_OK ? err : NULL);
         if (status == NPK_OK)
-            status = npk_reclaim_run(core, false, err);
+            status = npk_reclaim_run(core, false, folded == NPK_OK ? err : NULL);
     }
-    return status;
+    return folded != NPK_OK ? folded : status;
 }
 
 npk_status npk_upkeep_enforce(npk_core *core, npk_error *err)
@@ -73,14 +74,8 @@ npk_status npk_upkeep_enforce(npk_core *core, npk_error *err)
     if (status != NPK_OK)
         return status;
     status = work(core, &due, err);
-    if (status == NPK_NO_SPACE) {
-        npk_reserve_release(core);
-        status = work(core, &due, err);
-        if (status == NPK_OK)
-            status = npk_reclaim_run(core, true, err);
-        if (status == NPK_NO_SPACE)
-            status = NPK_OK; /* the transaction finds out by itself; a drop still gets through */
-    }
+    if (status == NPK_NO_SPACE || status == NPK_CORRUPT)
+        status = NPK_OK; /* the transaction finds out by itself whether it is concerned; a drop still gets through */
     npk_compactor_release(core);
     return status;
 }

@@ -208,11 +208,13 @@ struct column_check {
     struct damage damage;
     npk_status status;
     npk_error *err;
+    uint64_t block_count;
 };
 
 static int note_block(void *context, uint64_t data_offset, uint64_t size)
 {
     struct column_check *check = context;
+    check->block_count++;
     check->damage.offset = check->damage.data_offset + data_offset;
     check->damage.size = size;
     check->status = report_damage(check->verify, &check->damage, check->err);
@@ -230,7 +232,7 @@ static npk_status verify_column(npk_verify *verify, uint64_t id, const npk_conta
                                         container->row_size, container->data_offset, &column, &reason);
     struct column_check check = {verify,
                                  {NPK_CONTAINER_COLUMN, id, 0, 0, container->data_offset, file, "checksum mismatch"},
-                                 NPK_OK, err};
+                                 NPK_OK, err, 0};
     if (status == NPK_NO_MEMORY)
         return npk_fail(err, status, "%s", reason.message);
     if (status != NPK_OK) {
@@ -247,8 +249,8 @@ static npk_status verify_column(npk_verify *verify, uint64_t id, const npk_conta
     status = npk_kv_scan(verify->kv, NPK_TABLE_SUMS, prefix, npk_key_u64(prefix, id), NULL, 0, collect_sums, &sums, err);
     if (status == NPK_OK)
         status = npk_column_check(column, (const uint64_t *)(const void *)sums.data, sums.size / 8, note_block, &check, err);
-    if (status == NPK_CORRUPT && verify->finding_count)
-        status = NPK_OK; /* reported block by block */
+    if (status == NPK_CORRUPT && check.block_count)
+        status = check.status; /* reported block by block */
     npk_buffer_release(&sums);
     npk_column_release(column);
     verify->done_size += container->size;

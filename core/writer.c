@@ -34,8 +34,8 @@ static npk_status take_mutex(npk_core *core, const npk_wait *wait, uint64_t dead
     (void)pthread_mutex_lock(&core->writer_mutex);
     while (core->writer_held && status == NPK_OK) {
         uint64_t now = core->io->monotonic_us(core->io);
-        if (now >= deadline_us || pthread_equal(core->writer_thread, pthread_self())) {
-            status = fail_busy(core, err); /* waiting for oneself would never end */
+        if (now >= deadline_us) {
+            status = fail_busy(core, err);
             break;
         }
         uint64_t slice = npk_min_u64(WAIT_SLICE_US, deadline_us - now);
@@ -47,10 +47,8 @@ static npk_status take_mutex(npk_core *core, const npk_wait *wait, uint64_t dead
             (void)pthread_mutex_lock(&core->writer_mutex);
         }
     }
-    if (status == NPK_OK) {
+    if (status == NPK_OK)
         core->writer_held = true;
-        core->writer_thread = pthread_self();
-    }
     (void)pthread_mutex_unlock(&core->writer_mutex);
     return status;
 }
@@ -180,6 +178,12 @@ static void discard_tail(npk_core *core)
     (void)npk_recover_tail(core, true, NULL); /* poisons the store when it fails */
 }
 
+/* The watermark that records carry: never above the log's own end, whatever was raised while the log was repaired. */
+static uint64_t known_watermark(npk_core *core)
+{
+    return npk_min_u64(atomic_load(&core->control->durable_lsn), npk_wal_get_end(core->wal).lsn);
+}
+
 /* Publish with the log's end. The transaction is committed already when the log is synced, so a failing index is rebuilt. */
 static npk_status publish(npk_core *core, npk_kv *kv, npk_error *err)
 {
@@ -223,22 +227,40 @@ bool npk_writer_sync_due(npk_core *core, uint64_t now_us)
            now_us - atomic_load(&control->synced_us) >= atomic_load(&control->interval_ms) * 1000;
 }
 
+/* Room first: nothing may stop the publishing of what the log has committed. On a full disk the reserve makes a drop possible. */
+static npk_status make_room(npk_core *core, npk_kv *kv, bool use_reserve, npk_error *err)
+{
+    size_t count = npk_kv_change_count(kv) + 1, size = npk_kv_change_size(kv) + 256;
+    npk_status status = npk_index_reserve(core->index, count, size, err);
+    if (status == NPK_NO_SPACE && use_reserve) {
+        npk_reserve_release(core);
+        status = npk_index_reserve(core->index, count, size, err);
+    }
+    return status;
+}
+
 npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
-                             uint32_t interval_ms, npk_position *position, npk_error *err)
+                             uint32_t interval_ms, bool use_reserve, npk_position *position, npk_error *err)
 {
     uint8_t meta[12];
     npk_put_u64(meta, core->io->now_us(core->io));
     npk_put_u32(meta + 8, record_count);
     npk_wal_place place;
     npk_record record = {.type = NPK_RECORD_COMMIT, .transaction = transaction, .meta = meta, .meta_size = sizeof meta};
-    /* Room first: nothing may stop the publishing of what the log has committed. */
     npk_status status = npk_apply_commit(kv, &record, err);
     if (status == NPK_OK)
-        status = npk_index_reserve(core->index, npk_kv_change_count(kv) + 1, npk_kv_change_size(kv) + 256, err);
+        status = make_room(core, kv, use_reserve, err);
     if (status != NPK_OK)
         return status; /* the caller aborts */
-    status = npk_wal_append(core->wal, NPK_RECORD_COMMIT, transaction, atomic_load(&core->control->durable_lsn), meta,
-                            sizeof meta, NULL, 0, false, &place, err);
+    status = npk_wal_append(core->wal, NPK_RECORD_COMMIT, transaction, known_watermark(core), meta, sizeof meta, NULL, 0,
+                            false, &place, err);
+    if (status == NPK_NO_SPACE && use_reserve && !npk_wal_in_doubt(core->wal)) {
+        npk_reserve_release(core);
+        status = npk_wal_append(core->wal, NPK_RECORD_COMMIT, transaction, known_watermark(core), meta, sizeof meta, NULL, 0,
+                                false, &place, err);
+    }
+    if (status != NPK_OK && !npk_wal_in_doubt(core->wal)) /* no part of the commit record was written: the caller aborts */
+        return npk_context(err, status, "commit");
     if (status == NPK_OK)
         status = sync == NPK_SYNC_COMMIT ? npk_wal_sync(core->wal, err) : npk_wal_write(core->wal, err);
     if (status != NPK_OK) {
@@ -255,13 +277,17 @@ npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, u
         ask_for_sync(core, end.lsn, interval_ms);
     if (core->pause_before_publish_us)
         core->io->sleep_us(core->io, core->pause_before_publish_us);
-    status = publish(core, kv, err);
-    if (status != NPK_OK) {
-        /* Committed in the log, invisible in the index: the next writer finds us active and its tail procedure publishes it. Not poison:
-         * no sync failed, and a repair of poison keeps only what was published. */
-        atomic_fetch_add(&core->control->generation, 1);
-        return npk_context(err, NPK_POISONED, "the transaction is in the log, but the index could not be rebuilt");
+    if (atomic_load(&core->control->poison)) {
+        /* Another process's sync failed meanwhile: the system reports that once, so ours proves nothing. */
+        npk_kv_clear(kv);
+        discard_tail(core);
+        if (atomic_load(&core->control->poison))
+            return npk_fail(err, NPK_POISONED, "commit: a sync failed meanwhile; the next writer or open decides");
+        return npk_fail(err, NPK_IO, "commit: a sync of another process failed meanwhile; the transaction was undone");
     }
+    status = publish(core, kv, err);
+    if (status != NPK_OK) /* in the log, not in the index: writer_active stays set, and the next writer publishes it */
+        return npk_context(err, NPK_POISONED, "commit: in the log, but not visible before the next writer repairs the index");
     if (sync == NPK_SYNC_COMMIT)
         raise_durable(core, end.lsn);
     if (position) {
@@ -278,7 +304,7 @@ npk_status npk_writer_abort(npk_core *core, npk_kv *kv, uint64_t begin_lsn, uint
     npk_kv_clear(kv);
     if (core->log_generation == UINT64_MAX)
         return NPK_OK; /* the tail was discarded already */
-    npk_status status = npk_wal_undo(core->wal, begin_lsn, transaction, atomic_load(&core->control->durable_lsn), err);
+    npk_status status = npk_wal_undo(core->wal, begin_lsn, transaction, known_watermark(core), err);
     if (status == NPK_OK && npk_wal_get_end(core->wal).lsn == begin_lsn)
         return NPK_OK; /* nothing had left the buffer */
     /* A void record was needed: publish the new end, so that no later writer takes it for a dead writer's tail. */
@@ -302,10 +328,17 @@ npk_status npk_writer_flush(npk_core *core, npk_error *err)
         npk_status status = read_state(core, &state, err);
         if (status != NPK_OK || state.end.lsn <= atomic_load(&core->control->durable_lsn))
             return status;
-        status = npk_wal_sync_segment(core->wal, state.end.seq, err);
+        npk_error reason = {0};
+        status = npk_wal_sync_segment(core->wal, state.end.seq, &reason);
         if (status != NPK_OK) {
-            atomic_store(&core->control->poison, 1);
-            atomic_fetch_add(&core->control->generation, 1);
+            /* Without memory or a descriptor no sync was tried. Anything else may be a failed one. */
+            bool untried = status == NPK_NO_MEMORY || reason.sys_errno == EMFILE || reason.sys_errno == ENFILE;
+            if (!untried) {
+                atomic_store(&core->control->poison, 1);
+                atomic_fetch_add(&core->control->generation, 1);
+            }
+            if (err)
+                *err = reason;
             return npk_context(err, status, "flush");
         }
         /* The system reports a failed write-back once: another thread or process may have been told instead of us. */
@@ -317,6 +350,11 @@ npk_status npk_writer_flush(npk_core *core, npk_error *err)
         }
         /* The log was cut meanwhile: what was synced may not be the file that counts. Look again. */
     }
+}
+
+static npk_status append_mark(npk_core *core, npk_error *err)
+{
+    return npk_wal_append(core->wal, NPK_RECORD_WATERMARK, 0, known_watermark(core), NULL, 0, NULL, 0, false, NULL, err);
 }
 
 npk_status npk_writer_mark(npk_core *core, bool *done, npk_error *err)
@@ -340,14 +378,16 @@ npk_status npk_writer_mark(npk_core *core, bool *done, npk_error *err)
         npk_writer_release(core, true);
         return status;
     }
-    npk_wal_place place;
     status = npk_index_reserve(core->index, 1, 256, err);
     if (status == NPK_OK) {
         /* Durable up to the record itself: first the sync that proves it. */
         status = npk_writer_flush(core, err);
         if (status == NPK_OK)
-            status = npk_wal_append(core->wal, NPK_RECORD_WATERMARK, 0, atomic_load(&core->control->durable_lsn), NULL, 0,
-                                    NULL, 0, false, &place, err);
+            status = append_mark(core, err);
+        if (status == NPK_NO_SPACE && !npk_wal_in_doubt(core->wal)) {
+            npk_reserve_release(core); /* it is for this: with a checkpoint behind the mark the next open needs no room */
+            status = append_mark(core, err);
+        }
         if (status == NPK_OK)
             status = npk_wal_sync(core->wal, err);
         if (status != NPK_OK)

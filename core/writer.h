@@ -11,11 +11,11 @@ npk_status npk_writer_acquire(npk_core *core, const npk_wait *wait, npk_store_st
 /* Give it up. clean: nothing of ours lies behind the published end. */
 void npk_writer_release(npk_core *core, bool clean);
 
-/* Append the commit record for what kv collected and was logged since acquire (or the last commit), sync at level COMMIT, publish. The view's changes are
+/* use_reserve: on a full disk the reserve is given up for it. Append the commit record for what kv collected and was logged since acquire (or the last commit), sync at level COMMIT, publish. The view's changes are
  * consumed. On success the transaction is committed. On error it is not, whatever happened on disk: the tail was made void. POISONED: it may
  * be; the next writer or open decides. interval_ms: within which somebody syncs, at level INTERVAL. */
 npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
-                             uint32_t interval_ms, npk_position *position, npk_error *err);
+                             uint32_t interval_ms, bool use_reserve, npk_position *position, npk_error *err);
 /* Undo everything logged since begin_lsn, the published end at acquire. */
 npk_status npk_writer_abort(npk_core *core, npk_kv *kv, uint64_t begin_lsn, uint64_t transaction, npk_error *err);
 

@@ -39,3 +39,24 @@ int npk_thread_start(pthread_t *thread, void *(*run)(void *context), void *conte
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc;
 }
+
+void npk_thread_hold_file_size_signal(sigset_t *before)
+{
+    sigset_t set;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGXFSZ);
+    (void)pthread_sigmask(SIG_BLOCK, &set, before);
+}
+
+void npk_thread_release_file_size_signal(const sigset_t *before, bool failed)
+{
+    if (failed) {
+        sigset_t set;
+        (void)sigemptyset(&set);
+        (void)sigaddset(&set, SIGXFSZ);
+        const struct timespec at_once = {0, 0};
+        while (sigtimedwait(&set, NULL, &at_once) < 0 && errno == EINTR)
+            ;
+    }
+    (void)pthread_sigmask(SIG_SETMASK, before, NULL);
+}

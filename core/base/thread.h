@@ -3,6 +3,7 @@
 #define NPK_BASE_THREAD_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -13,5 +14,10 @@ bool npk_cond_wait_us(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t tim
 
 /* Start a thread with all signals blocked, so that the user's handlers never run on it. 0 or errno. */
 int npk_thread_start(pthread_t *thread, void *(*run)(void *context), void *context);
+
+/* Keep SIGXFSZ from this thread while another library writes files: a write beyond RLIMIT_FSIZE raises it, and it kills. Release takes a
+ * pending one out of the queue when the writing failed. */
+void npk_thread_hold_file_size_signal(sigset_t *before);
+void npk_thread_release_file_size_signal(const sigset_t *before, bool failed);
 
 #endif

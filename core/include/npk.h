@@ -148,8 +148,8 @@ NPK_API npk_status npk_store_position(npk_store *store, npk_position *position, 
 NPK_API npk_status npk_store_flush(npk_store *store, npk_error *err);
 /* Write a checkpoint of the index now and reclaim what nobody needs: the next recovery starts from here. */
 NPK_API npk_status npk_store_checkpoint(npk_store *store, npk_error *err);
-/* Fold one array into one column file (name), or every array (NULL). Afterwards nothing of it is pending and its rows
- * lie in one piece. NOT_FOUND for an unknown name. */
+/* Fold one array into one column file (name), or every array (NULL). Afterwards nothing that was there before the call is pending, and
+ * its rows lie in one piece. NOT_FOUND for an unknown name; CORRUPT for a damaged array, after the others were folded. */
 NPK_API npk_status npk_store_compact(npk_store *store, const char *name, npk_error *err);
 
 /* Counters and gauges. Gauges are of this moment; counters of this process since it opened the store. */
@@ -205,7 +205,8 @@ NPK_API npk_status npk_txn_rollback_to(npk_txn *txn, uint64_t savepoint, npk_err
 NPK_API npk_status npk_txn_release_savepoint(npk_txn *txn, uint64_t savepoint, npk_error *err);
 
 /* Every operation below is whole or undone: after an error the transaction is as before the call and usable, unless
- * the status is IO, POISONED or NO_MEMORY during log writes: then only abort is left and commit says so. */
+ * writing to the log or to a column file failed (IO, NO_SPACE in the middle of a large change, POISONED): then only abort is left, and
+ * commit says so. */
 
 /* Describes rows of an array. shape excludes the row axis. zero_dim = 1: a 0-d array, exactly one row, ndim 0. */
 typedef struct npk_array_spec {

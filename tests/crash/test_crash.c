@@ -2,6 +2,7 @@
  * state is and what is asked of it: lib/explorer.h; how to run more, replay a case, and what was broken to see it fail: README.md. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <check.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -295,6 +296,13 @@ static void reclaim(explorer *x)
         explorer_commit(x, C);
         explorer_checkpoint(x);
     }
+    for (int i = 0; i < 3; i++) { /* folded without a checkpoint: the log since the last one must stay */
+        explorer_begin(x);
+        explorer_append(x, 1, 170);
+        explorer_commit(x, C);
+        explorer_compact(x, 1);
+        explorer_compact(x, 0);
+    }
     ck_assert_uint_ge(count(x).reclaims, 3);
     ck_assert_uint_ge(count(x).segment_rolls, 3);
 }
@@ -338,6 +346,28 @@ static void recovery(explorer *x)
         ck_assert_uint_ge(count(x).recoveries, 1);
     }
     explorer_record(x, true);
+}
+
+/* A transaction that reached the log's third segment and never committed: the cut has segments to remove. */
+static void torn_segments(explorer *x)
+{
+    start(x);
+    explorer_record(x, false);
+    for (int i = 0; i < 2; i++) {
+        explorer_begin(x);
+        explorer_append(x, 0, 1);
+        explorer_commit(x, C);
+        explorer_begin(x);
+        for (int k = 0; k < 4; k++)
+            explorer_append(x, 1, 120);
+        explorer_record(x, true);
+        explorer_crash(x, &(memory_io_selection){.select = i ? MEMORY_IO_PROCESS_DIED : MEMORY_IO_ALL});
+        explorer_record(x, false);
+    }
+    explorer_record(x, true);
+    explorer_begin(x);
+    explorer_append(x, 0, 1);
+    explorer_commit(x, C);
 }
 
 /* A crash inside creation, then a creation over the remains. */
@@ -387,6 +417,101 @@ static void level_never(explorer *x)
     lower_level(x, NPK_SYNC_NEVER);
 }
 
+static void clone_rename_reset(explorer *x)
+{
+    start_folded(x);
+    explorer_begin(x);
+    explorer_clone(x, 0, 2);
+    explorer_append(x, 2, 3);
+    explorer_rename(x, 1, "other");
+    explorer_commit(x, C);
+    explorer_begin(x);
+    explorer_drop_array(x, 0);
+    explorer_replace(x, 2, 4);
+    explorer_save(x, 3, 8, 0);
+    explorer_commit(x, C);
+    explorer_compact(x, -1);
+    explorer_begin(x);
+    explorer_reset(x);
+    explorer_save(x, 0, 8, 2);
+    explorer_attr(x, 1, 1);
+    explorer_commit(x, C);
+    explorer_begin(x);
+    explorer_reset(x);
+    explorer_commit(x, C);
+    explorer_compact(x, -1);
+}
+
+/* The writer itself folds, checkpoints and reclaims when a transaction begins. */
+static void limits(explorer *x)
+{
+    start(x);
+    for (int i = 0; i < 9; i++) {
+        explorer_begin(x);
+        explorer_append(x, 1, 60);
+        explorer_replace(x, 0, 4);
+        explorer_commit(x, i % 3 ? NPK_SYNC_NEVER : C);
+    }
+    npk_stats stats = count(x);
+    ck_assert_msg(stats.folds >= 2 && stats.checkpoints >= 3 && stats.reclaims >= 1, "%llu folds, %llu checkpoints, %llu reclaims",
+                  (unsigned long long)stats.folds, (unsigned long long)stats.checkpoints, (unsigned long long)stats.reclaims);
+}
+
+/* Each call of these kinds of a short piece of work fails, once or with all that follow. */
+static void faults(explorer *x, uint32_t kinds, bool forever, int sys_errno, memory_io_sync_failure failure)
+{
+    start(x);
+    uint64_t fired = 1, i = 0;
+    for (; fired && i < 25; i++) { /* reclaiming makes each round longer than the one before */
+        explorer_fault(x, kinds, i, forever, sys_errno, failure);
+        explorer_begin(x);
+        explorer_append(x, 0, 3);
+        explorer_commit(x, i % 4 == 3 ? NPK_SYNC_NEVER : C);
+        explorer_begin(x);
+        explorer_append(x, 1, 70);
+        explorer_commit(x, C);
+        explorer_compact(x, 0);
+        explorer_begin(x);
+        explorer_append(x, 1, 70);
+        explorer_save(x, 2, 40, 300);
+        explorer_commit(x, C);
+        if (i % 2)
+            explorer_checkpoint(x);
+        fired = explorer_settle(x);
+    }
+    ck_assert_uint_ge(i, 8);
+}
+
+static void failed_sync_clean(explorer *x)
+{
+    faults(x, IO_CALL_BIT(SYNC), false, EIO, MEMORY_IO_CLEAN_NEW);
+}
+
+static void failed_sync_old(explorer *x)
+{
+    faults(x, IO_CALL_BIT(SYNC), false, EIO, MEMORY_IO_CLEAN_OLD);
+}
+
+static void failed_sync_dirty(explorer *x)
+{
+    faults(x, IO_CALL_BIT(SYNC), false, EIO, MEMORY_IO_DIRTY_NEW);
+}
+
+static void failed_sync_poison(explorer *x)
+{
+    faults(x, IO_CALL_BIT(SYNC), true, EIO, MEMORY_IO_CLEAN_NEW);
+}
+
+static void full_disk(explorer *x)
+{
+    faults(x, IO_CALL_BIT(WRITE) | IO_CALL_BIT(ALLOCATE), true, ENOSPC, MEMORY_IO_CLEAN_NEW);
+}
+
+static void failed_names(explorer *x)
+{
+    faults(x, IO_CALL_BIT(RENAME) | IO_CALL_BIT(UNLINK) | IO_CALL_BIT(OPEN), false, EIO, MEMORY_IO_CLEAN_NEW);
+}
+
 static void random_steps(explorer *x)
 {
     start(x);
@@ -429,8 +554,17 @@ static const explorer_scenario scenarios[] = {
     {.name = "reclaim", .run = reclaim},
     {.name = "close", .run = close_and_open},
     {.name = "recovery", .run = recovery},
+    {.name = "torn-segments", .run = torn_segments},
     {.name = "interval", .run = level_interval, .sync = NPK_SYNC_INTERVAL, .bulk_size = 6 << 10},
     {.name = "never", .run = level_never, .sync = NPK_SYNC_NEVER, .bulk_size = 6 << 10},
+    {.name = "clone-rename-reset", .run = clone_rename_reset},
+    {.name = "limits", .run = limits, .checkpoint_log_size = 12 << 10, .pending_limit = 40 << 10},
+    {.name = "failed-sync-clean", .run = failed_sync_clean, .bulk_size = 10 << 10, .has_faults = true},
+    {.name = "failed-sync-old", .run = failed_sync_old, .bulk_size = 10 << 10, .has_faults = true},
+    {.name = "failed-sync-dirty", .run = failed_sync_dirty, .bulk_size = 10 << 10, .has_faults = true},
+    {.name = "failed-sync-poison", .run = failed_sync_poison, .bulk_size = 10 << 10, .has_faults = true},
+    {.name = "full-disk", .run = full_disk, .bulk_size = 10 << 10, .has_faults = true},
+    {.name = "failed-names", .run = failed_names, .bulk_size = 10 << 10, .has_faults = true},
     {.name = "random", .run = random_steps, .bulk_size = 32 << 10},
 };
 enum { SCENARIO_COUNT = sizeof scenarios / sizeof scenarios[0] };
@@ -480,7 +614,7 @@ START_TEST(test_every_crash_state_keeps_the_promises)
     for (int ext4 = 0; ext4 < 2; ext4++) {
         explorer_settings settings = {.seed = number("NPK_SEED", 1), .names_follow_sync = ext4 == 1};
         settings.state_count = (number("NPK_STATES", 1000) + 1) / 2;
-        settings.nested_count = number("NPK_NESTED", 160) / 2;
+        settings.nested_count = number("NPK_NESTED", 320) / 2;
         settle(&settings, run_path, state_path);
         explorer_totals totals;
         explorer *x = explorer_run(&scenarios[_i], &settings);

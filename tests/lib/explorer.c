@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core.h"
 #include "explorer_parts.h"
 
 /* ---- history ---------------------------------------------------------------------------------------------------------- */
@@ -77,6 +78,18 @@ void explorer_fail(const explorer *x, const char *what, const npk_error *err)
             explorer_fail((x), #call, err);             \
     } while (0)
 
+/* Like DO, but a failure is fine while faults happen. Whether it went well. */
+#define TRY(x, call) try_it((x), #call, (call))
+
+static npk_error try_error;
+
+static bool try_it(const explorer *x, const char *what, npk_status status)
+{
+    if (status != NPK_OK && !x->may_fail)
+        explorer_fail(x, what, &try_error);
+    return status == NPK_OK;
+}
+
 static void watch(void *context, const memory_io_call *call)
 {
     explorer *x = context;
@@ -99,6 +112,8 @@ explorer *explorer_run(const explorer_scenario *scenario, const explorer_setting
     memory_io_options options = {.seed = settings->seed, .names_follow_sync = settings->names_follow_sync,
                                  .real_path = settings->run_path};
     x->disk = memory_io_create(&options);
+    if (scenario->has_faults)
+        x->fault = fault_io_create(memory_io_table(x->disk));
     memory_io_set_clock(x->disk, UINT64_C(1700000000000000), 3);
     memory_io_set_hook(x->disk, watch, x);
     scenario->run(x);
@@ -110,7 +125,9 @@ explorer *explorer_run(const explorer_scenario *scenario, const explorer_setting
         explorer_abort(x);
     if (x->store)
         explorer_close(x);
+    fault_io_destroy(x->fault);
     memory_io_destroy(x->disk);
+    x->fault = NULL;
     x->disk = NULL;
     return x;
 }
@@ -130,6 +147,10 @@ void explorer_options(const explorer *x, const memory_io *disk, npk_mode mode, n
                              .io = memory_io_table((memory_io *)(uintptr_t)disk), .busy_timeout_ms = 1000};
     options->segment_size = x->scenario->segment_size ? x->scenario->segment_size : 64 << 10;
     options->bulk_size = x->scenario->bulk_size ? x->scenario->bulk_size : 1 << 30;
+    options->checkpoint_log_size = x->scenario->checkpoint_log_size;
+    options->pending_limit = x->scenario->pending_limit;
+    if (x->fault && disk == x->disk)
+        options->io = fault_io_table(x->fault);
 }
 
 /* ---- verbs: the store ------------------------------------------------------------------------------------------------------ */
@@ -177,28 +198,28 @@ void explorer_close(explorer *x)
 
 void explorer_flush(explorer *x)
 {
-    DO(x, npk_store_flush(x->store, err));
-    all_durable(x);
+    if (TRY(x, npk_store_flush(x->store, &try_error)))
+        all_durable(x);
 }
 
 void explorer_checkpoint(explorer *x)
 {
-    DO(x, npk_store_checkpoint(x->store, err));
-    all_durable(x);
+    if (TRY(x, npk_store_checkpoint(x->store, &try_error)))
+        all_durable(x);
 }
 
 void explorer_compact(explorer *x, int array)
 {
-    DO(x, npk_store_compact(x->store, array < 0 ? NULL : x->now.arrays[array].name, err));
-    if (array < 0)
+    if (TRY(x, npk_store_compact(x->store, array < 0 ? NULL : x->now.arrays[array].name, &try_error)) && array < 0)
         all_durable(x);
 }
 
 void explorer_crash(explorer *x, const memory_io_selection *selection)
 {
-    ck_assert_ptr_null(x->txn);
     memory_snapshot *snapshot = memory_io_snapshot(x->disk);
     memory_io_set_hook(x->disk, NULL, NULL);
+    if (x->txn)
+        explorer_abort(x);
     if (x->store)
         DO(x, npk_store_close(x->store, err));
     x->store = NULL;
@@ -233,18 +254,70 @@ void explorer_crash(explorer *x, const memory_io_selection *selection)
 
 /* ---- verbs: transactions ------------------------------------------------------------------------------------------------------ */
 
+/* What was started and failed is void from here on: the state before it is there again, as one more model. */
+static void note_void(explorer *x)
+{
+    explorer_history *history = &x->history;
+    explorer_history_push(history, &history->models[history->acknowledged]);
+    bool all_was_durable = history->durable == history->acknowledged;
+    history->acknowledged = ++history->started;
+    if (all_was_durable)
+        history->durable = history->started;
+    model_copy(&x->now, &history->models[history->started]);
+}
+
+static bool is_poisoned(const explorer *x)
+{
+    return atomic_load(&x->store->core->control->poison) != 0;
+}
+
+static void commit_failed(explorer *x)
+{
+    if (!is_poisoned(x)) {
+        note_void(x);
+        return;
+    }
+    /* Repaired by the next transaction, which finds it or not. */
+    explorer_begin(x);
+    if (x->txn)
+        explorer_abort(x);
+}
+
 void explorer_begin(explorer *x)
 {
-    DO(x, npk_txn_begin(x->store, UINT32_MAX, &x->txn, err));
+    explorer_history *history = &x->history;
+    x->is_broken = false;
+    if (!TRY(x, npk_txn_begin(x->store, UINT32_MAX, &x->txn, &try_error))) {
+        x->txn = NULL;
+        return;
+    }
+    if (history->started == history->acknowledged)
+        return;
+    char text[512] = "";
+    int j = explorer_match(history, history->acknowledged, history->started, x->store, text, sizeof text);
+    ck_assert_msg(j >= 0, "scenario \"%s\": after a failed commit: %s", x->scenario->name, text);
+    if ((unsigned)j == history->started)
+        history->durable = history->acknowledged = (unsigned)j; /* it is there after all */
+    else
+        note_void(x);
 }
 
 void explorer_commit(explorer *x, npk_sync sync)
 {
     npk_txn *txn = x->txn;
+    if (!txn && x->may_fail)
+        return; /* it did not begin */
+    if (x->is_broken) {
+        explorer_abort(x);
+        return;
+    }
     x->txn = NULL;
     explorer_history_push(&x->history, &x->now);
     x->history.started++;
-    DO(x, npk_txn_commit(txn, sync, NULL, err));
+    if (!TRY(x, npk_txn_commit(txn, sync, NULL, &try_error))) {
+        commit_failed(x);
+        return;
+    }
     x->history.acknowledged = x->history.started;
     if (sync == NPK_SYNC_COMMIT)
         all_durable(x);
@@ -254,7 +327,33 @@ void explorer_abort(explorer *x)
 {
     npk_txn_abort(x->txn);
     x->txn = NULL;
+    x->is_broken = false;
     model_copy(&x->now, &x->history.models[x->history.model_count - 1]);
+}
+
+/* ---- faults --------------------------------------------------------------------------------------------------------------------- */
+
+void explorer_fault(explorer *x, uint32_t kinds, uint64_t index, bool forever, int sys_errno,
+                    memory_io_sync_failure failure)
+{
+    ck_assert_ptr_nonnull(x->fault);
+    fault_plan plan = {.kinds = kinds, .index = index, .forever = forever, .effect = FAULT_ERRNO, .sys_errno = sys_errno, .memory = x->disk,
+                       .sync_failure = failure};
+    fault_io_plan(x->fault, &plan);
+    x->may_fail = true;
+}
+
+uint64_t explorer_settle(explorer *x)
+{
+    uint64_t fired = fault_io_fired(x->fault);
+    fault_io_plan(x->fault, NULL);
+    x->may_fail = false;
+    explorer_begin(x);
+    npk_error err = {0};
+    if (explorer_grow(&x->now, x->txn, &err) != NPK_OK)
+        explorer_fail(x, "after a fault", &err);
+    explorer_commit(x, NPK_SYNC_COMMIT);
+    return fired;
 }
 
 uint64_t explorer_savepoint(explorer *x)
@@ -271,6 +370,13 @@ void explorer_rollback(explorer *x, uint64_t savepoint)
     DO(x, npk_txn_rollback_to(x->txn, savepoint, err));
     model_copy(&x->now, &x->points[savepoint]);
 }
+
+/* An operation that may fail while faults happen: then the transaction is only good for being aborted. */
+#define OPERATION(x, call)                              \
+    do {                                                \
+        if ((x)->txn && !(x)->is_broken)                \
+            (x)->is_broken = !TRY((x), call);           \
+    } while (0)
 
 /* ---- verbs: operations ---------------------------------------------------------------------------------------------------------- */
 
@@ -327,13 +433,13 @@ npk_status explorer_grow(model *m, npk_txn *txn, npk_error *err)
 
 void explorer_save(explorer *x, int array, uint64_t row_size, uint64_t row_count)
 {
-    DO(x, save(&x->now, x->txn, array, row_size, row_count, make_rows(&x->random, row_size * row_count), err));
+    OPERATION(x, save(&x->now, x->txn, array, row_size, row_count, make_rows(&x->random, row_size * row_count), &try_error));
 }
 
 void explorer_append(explorer *x, int array, uint64_t row_count)
 {
     uint8_t *rows = make_rows(&x->random, x->now.arrays[array].row_size * row_count);
-    DO(x, append(&x->now, x->txn, array, row_count, rows, err));
+    OPERATION(x, append(&x->now, x->txn, array, row_count, rows, &try_error));
     free(rows);
 }
 
@@ -381,6 +487,34 @@ void explorer_drop_array(explorer *x, int array)
     DO(x, npk_txn_drop_array(x->txn, place->name, err));
     free(place->rows);
     memset(place, 0, sizeof *place);
+}
+
+void explorer_clone(explorer *x, int from, int to)
+{
+    model_array *place = &x->now.arrays[to], *source = &x->now.arrays[from];
+    char name[32];
+    (void)snprintf(name, sizeof name, "array %d", to);
+    DO(x, npk_txn_clone(x->txn, source->name, name, err));
+    *place = *source;
+    memcpy(place->name, name, sizeof name);
+    uint64_t size = source->row_size * source->row_count;
+    place->rows = malloc(size + 1);
+    ck_assert_ptr_nonnull(place->rows);
+    memcpy(place->rows, source->rows, size);
+}
+
+void explorer_rename(explorer *x, int array, const char *name)
+{
+    model_array *place = &x->now.arrays[array];
+    DO(x, npk_txn_rename(x->txn, place->name, name, err));
+    memset(place->name, 0, sizeof place->name);
+    (void)snprintf(place->name, sizeof place->name, "%s", name);
+}
+
+void explorer_reset(explorer *x)
+{
+    DO(x, npk_txn_reset(x->txn, err));
+    model_release(&x->now);
 }
 
 void explorer_attr(explorer *x, int key, int64_t value)

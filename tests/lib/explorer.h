@@ -15,7 +15,8 @@
  *  3. verify finds nothing;
  *  4. one more transaction goes through; after a compaction columns/ holds exactly the files the store knows;
  *  5. closed and reopened, it holds models[j] and the added transaction;
- *  6. had the process died, or the power gone, right after 1, the next recovery finds models[j] again.
+ *  6. had the process died, or the power gone, right after 1, the next recovery finds models[j] again;
+ *  7. after 5 the newest of its checkpoints can be lost, and nothing is missing.
  *
  * Depth 2: while 1, 4 and 5 run on a state, its disk is recorded in turn, and the states of those points are asked the same. */
 #ifndef NPK_TESTS_EXPLORER_H
@@ -35,8 +36,10 @@ typedef struct explorer explorer;
 
 typedef struct explorer_scenario {
     const char *name;
-    uint64_t segment_size, bulk_size; /* 0: 64 KiB; never */
-    npk_sync sync;                    /* of the store */
+    uint64_t segment_size, bulk_size;         /* 0: 64 KiB; never */
+    uint64_t checkpoint_log_size, pending_limit; /* 0: those of the library */
+    npk_sync sync;   /* of the store */
+    bool has_faults; /* explorer_fault is used */
     void (*run)(explorer *x);
 } explorer_scenario;
 
@@ -66,6 +69,16 @@ void explorer_explore(explorer *x, explorer_totals *totals);
  * there is no such state. */
 bool explorer_replay(explorer *x, const char *place);
 
+/* ---- faults ------------------------------------------------------------------------------------------------------------ */
+
+/* From the next call on, the index-th of these kinds of call fails (fault_io.h), once or with all that follow. Until explorer_settle, commits, flushes, checkpoints
+ * and compactions may fail. A transaction whose commit failed must not be there, unless the store says that it is poisoned: then it may be
+ * until the next transaction begins. */
+void explorer_fault(explorer *x, uint32_t kinds, uint64_t index, bool forever, int sys_errno,
+                    memory_io_sync_failure failure);
+/* No fault from here on; a transaction goes through. How many calls failed. */
+uint64_t explorer_settle(explorer *x);
+
 /* ---- verbs of scenarios ---------------------------------------------------------------------------------------------- */
 
 void explorer_record(explorer *x, bool on); /* off at the start */
@@ -78,7 +91,7 @@ void explorer_close(explorer *x);
 void explorer_flush(explorer *x);
 void explorer_checkpoint(explorer *x);
 void explorer_compact(explorer *x, int array); /* below 0: all */
-/* The disk loses what the selection loses; the library starts anew on it. The content found must be allowed. */
+/* The disk loses what the selection loses, an open transaction goes; the library starts anew. The content found must be allowed. */
 void explorer_crash(explorer *x, const memory_io_selection *selection);
 
 void explorer_begin(explorer *x);
@@ -93,6 +106,9 @@ void explorer_replace(explorer *x, int array, uint64_t count); /* scattered, ran
 void explorer_replace_run(explorer *x, int array, uint64_t first, uint64_t count);
 void explorer_drop_rows(explorer *x, int array, uint64_t first, uint64_t count);
 void explorer_drop_array(explorer *x, int array);
+void explorer_clone(explorer *x, int from, int to);
+void explorer_rename(explorer *x, int array, const char *name);
+void explorer_reset(explorer *x);
 void explorer_attr(explorer *x, int key, int64_t value); /* below 0: deleted */
 void explorer_step(explorer *x); /* model_step */
 

@@ -187,6 +187,41 @@ static bool reopens(check *c)
     return holds(c, c->store, &c->after, "after reopening") && verify(c) && close_store(c);
 }
 
+static int note_newest(void *context, const char *name)
+{
+    char *newest = context;
+    if (strlen(name) == 21 && strcmp(name + 16, ".ckpt") == 0 && strcmp(name, newest) > 0)
+        memcpy(newest, name, 22);
+    return 0;
+}
+
+/* 7 */
+static bool does_without_checkpoint(check *c)
+{
+    const npk_io *io = memory_io_table(c->disk);
+    npk_file *root = NULL, *directory = NULL;
+    bool created;
+    char newest[32] = "", path[64];
+    int rc = io->open_root(io, EXPLORER_ROOT, false, &root, &created);
+    if (!rc)
+        rc = io->open(io, root, "checkpoint", NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &directory);
+    if (!rc)
+        rc = io->list(io, directory, note_newest, newest);
+    io->close(io, directory);
+    io->close(io, root);
+    if (rc || !newest[0])
+        return bad(c, "no checkpoint after a close: errno %d", rc);
+    (void)snprintf(path, sizeof path, "checkpoint/%s", newest);
+    rc = memory_io_remove(c->disk, EXPLORER_ROOT, path);
+    if (rc)
+        return bad(c, "%s cannot be removed: errno %d", path, rc);
+    npk_error err = {0};
+    npk_status status = open_disk(c, c->disk, NPK_MODE_UPDATE, &c->store, &err);
+    if (status != NPK_OK)
+        return bad(c, "without its newest checkpoint it does not open: %s: %s", npk_status_kind(status), err.message);
+    return holds(c, c->store, &c->after, "without the newest checkpoint") && verify(c) && close_store(c);
+}
+
 static void watch(void *context, const memory_io_call *call)
 {
     check *c = context;
@@ -208,7 +243,7 @@ static void settle_nested(check *c, unsigned j)
     nested->created = true;
 }
 
-/* 1 to 5; *right_after: the disk when the open had returned */
+/* 1 to 5, and 7; *right_after: the disk when the open had returned */
 static bool examine(check *c, unsigned *found, memory_snapshot **right_after)
 {
     if (c->nested) {
@@ -236,7 +271,10 @@ static bool examine(check *c, unsigned *found, memory_snapshot **right_after)
         explorer_history_note(c->nested, c->disk, NULL);
         memory_io_set_hook(c->disk, NULL, NULL);
     }
-    return good && reopens(c);
+    good = good && reopens(c);
+    if (good && memory_snapshot_sequence(c->point->snapshot) % 3 == 0)
+        good = does_without_checkpoint(c);
+    return good;
 }
 
 /* 6 */

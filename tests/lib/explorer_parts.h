@@ -3,6 +3,7 @@
 #define NPK_TESTS_EXPLORER_PARTS_H
 
 #include "explorer.h"
+#include "fault_io.h"
 
 #define EXPLORER_ROOT "store" /* spelling of the path on every disk */
 #define EXPLORER_SAVEPOINTS 8
@@ -36,8 +37,11 @@ struct explorer {
     explorer_settings settings;
     explorer_history history;
     memory_io *disk;
+    fault_io *fault; /* NULL: the disk itself is used */
     npk_store *store;
     npk_txn *txn;
+    bool may_fail;   /* between fault and settle */
+    bool is_broken;  /* an operation of txn failed: it can only be aborted */
     model now;
     model points[EXPLORER_SAVEPOINTS]; /* by savepoint */
     rng random;

@@ -53,11 +53,23 @@ static void change_data(memory_io *memory, memory_inode *inode, uint64_t offset,
         memory_pending_add(memory, record);
 }
 
+static bool is_named(const memory_io *memory, uint64_t id)
+{
+    for (size_t i = 0; i < memory->inode_count; i++)
+        for (size_t k = 0; memory->inodes[i]->live.names && k < memory->inodes[i]->live.names->count; k++)
+            if (memory->inodes[i]->live.names->entries[k].inode == id)
+                return true;
+    return false;
+}
+
+/* A file without a name that nobody has open takes no room, though its removal may not be durable: a file system that runs out of room
+ * commits its removals first. */
 static uint64_t used_size(const memory_io *memory)
 {
     uint64_t used = 0;
     for (size_t i = 0; i < memory->inode_count; i++)
-        used += npk_align_up(memory->inodes[i]->live.size, BLOCK_SIZE);
+        if (memory->inodes[i]->live.size && (memory->inodes[i]->open_count || is_named(memory, memory->inodes[i]->id)))
+            used += npk_align_up(memory->inodes[i]->live.size, BLOCK_SIZE);
     return used;
 }
 
