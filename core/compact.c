@@ -465,8 +465,9 @@ npk_status npk_store_compact(npk_store *store, const char *name, npk_error *err)
     if (store->settings.mode == NPK_MODE_READ)
         return npk_fail(err, NPK_READ_ONLY, "store \"%s\" is open for reading only", core->path);
     npk_status status = npk_recover_tell_loss(store, err);
+    npk_wait wait = npk_compactor_wait(store);
     if (status == NPK_OK)
-        status = npk_compactor_acquire(core, false, err);
+        status = npk_compactor_acquire(core, &wait, err);
     if (status != NPK_OK)
         return status;
     status = name ? npk_compact_array(core, name, NPK_FOLD_WHOLE, err) : npk_compact_all(core, NPK_FOLD_WHOLE, err);

@@ -2,7 +2,7 @@
  *
  * 16384 bytes, mapped shared. Fields are accessed with C11 atomics. The page is made anew by whoever gets LOCK:OPEN exclusive; nothing in
  * it survives the last process. Guards: index_name, complete, generation: GATE or WRITER; poison, writer_*: WRITER; pins: the slot's OFD lock;
- * floor: COMPACTOR; durable_lsn: raised only after a sync that succeeded. */
+ * floor: COMPACTOR; durable_lsn: raised only after a sync that succeeded; interval_*: only grow (lsn) and shrink (ms). */
 #ifndef NPK_CORE_CONTROL_H
 #define NPK_CORE_CONTROL_H
 
@@ -25,6 +25,10 @@ typedef struct npk_control {           /* lies in shared memory: fixed-width mem
     _Atomic uint64_t reserve_gone;     /* 1: the reserve was given up on a full disk */
     _Atomic uint64_t space_short;      /* 1: a transaction got NO_SPACE; the next checkpoint reclaims all it can */
     _Atomic uint64_t durable_lsn;      /* everything below is synced */
+    _Atomic uint64_t synced_us;        /* monotonic: when durable_lsn was raised last */
+    _Atomic uint64_t interval_lsn;     /* up to here somebody committed at level INTERVAL: above durable_lsn, a sync is due */
+    _Atomic uint64_t interval_ms;      /* the shortest interval of those who did, 0: nobody yet */
+    _Atomic uint64_t marked_lsn;       /* the log's end when a watermark record was its last one: idle writers leave it at that */
     _Atomic uint64_t writer_active;    /* 1 while a writer may have put bytes into the log that are not published */
     _Atomic uint64_t writer_pid, writer_since_us;
     char writer_host[64], writer_program[64]; /* torn reads are harmless: for messages only */

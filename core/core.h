@@ -1,6 +1,6 @@
 /* core.h - the struct of an open store, shared by all modules above the index. Data only; nobody calls up through it.
  *
- * One npk_core per store directory and process (registry.h); every npk_store handle of the process points to it. Each field says what
+ * One npk_core per store directory and process (opening.c); every npk_store handle of the process points to it. Each field says what
  * guards it. Lock order, in this process and between processes: GATE, compactor (mutex then COMPACTOR), writer (mutex then WRITER),
  * index_lock, LMDB. pin_mutex, cache_mutex and worker_mutex are leaves. */
 #ifndef NPK_CORE_CORE_H
@@ -41,11 +41,15 @@ typedef struct npk_pin { /* one pinned LSN of this process */
 
 typedef struct npk_cached_array {
     npk_array *array;       /* retained */
-    uint64_t version;       /* index version at which it was known to be current */
+    uint64_t index_name;    /* the index, */
+    uint64_t version;       /* and its version, at which it was known to be current: each index counts anew */
     uint64_t used;          /* tick of last use */
 } npk_cached_array;
 
 #define NPK_ARRAY_CACHE_SIZE 64
+
+/* OPENING and CLOSING belong to one thread, which holds no mutex meanwhile: others wait for the state to change. */
+typedef enum npk_core_state { NPK_CORE_OPENING, NPK_CORE_OPEN, NPK_CORE_CLOSING } npk_core_state;
 
 typedef struct npk_core {
     /* set at open, constant afterwards */
@@ -64,9 +68,10 @@ typedef struct npk_core {
     npk_process process;            /* what control says while this process writes */
     uint64_t pause_before_publish_us; /* tests: NPK_TEST_PAUSE=before_publish:<ms> */
 
-    /* registry_mutex (registry.c) */
+    /* registry_mutex (opening.c) */
     struct npk_core *next;
-    uint64_t handle_count;
+    npk_core_state state;
+    _Atomic uint64_t handle_count;  /* reaches 0 only under registry_mutex, together with CLOSING; from and to more without it */
     _Atomic bool is_forked;         /* this is a child of the opener: nothing may be used */
 
     /* index_lock: read to use index, write to swap it */

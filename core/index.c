@@ -37,7 +37,8 @@ enum {
 
 #define MAP_SIZE_DEFAULT ((uint64_t)256 << 20)
 #define MAP_SIZE_MIN ((uint64_t)1 << 20)
-#define ALLOCATION_STEP ((uint64_t)1 << 20)
+#define ALLOCATION_STEP_MIN ((uint64_t)64 << 10)
+#define ALLOCATION_STEP_MAX ((uint64_t)1 << 20)
 #define ALIVE_BASE ((uint64_t)1 << 40) /* in lock.mdb, far behind every pid */
 
 /* All tables lie in one tree, the environment's own: the first byte of a key is its table. A commit changes an entry or two in each of five
@@ -293,8 +294,10 @@ static npk_status allocate_data(npk_index *index, uint64_t size, npk_error *err)
 {
     if (size <= index->allocated_size)
         return NPK_OK;
-    /* A step more than asked, so that most calls find it done; on a nearly full disk what is asked. */
-    uint64_t wanted = npk_align_up(size, ALLOCATION_STEP) + ALLOCATION_STEP;
+    /* A step more than asked, so that most calls find it done, in proportion: an index is made by each first open. On a nearly full disk
+     * what is asked. */
+    uint64_t step = npk_min_u64(npk_max_u64(size / 2, ALLOCATION_STEP_MIN), ALLOCATION_STEP_MAX);
+    uint64_t wanted = npk_align_up(size + step, ALLOCATION_STEP_MIN);
     int rc = index->io->allocate(index->io, index->data, index->allocated_size, wanted - index->allocated_size);
     if (rc) {
         wanted = size;
@@ -444,20 +447,46 @@ void npk_index_close(npk_index *index)
     npk_free(index);
 }
 
-/* LMDB's own memory, its map and its two descriptors stay: it offers no way to give them back that leaves the shared table alone. The
- * mutex may be held by a thread that does not exist here. */
+struct content {
+    bool data, lock, other;
+};
+
+static int examine_content(void *context, const char *name)
+{
+    struct content *content = context;
+    if (strcmp(name, "data.mdb") == 0)
+        content->data = true;
+    else if (strcmp(name, "lock.mdb") == 0)
+        content->lock = true;
+    else
+        content->other = true;
+    return 0;
+}
+
+int npk_index_remove(const npk_io *io, npk_file *index_directory, const char *name)
+{
+    npk_file *directory = NULL;
+    int rc = io->open(io, index_directory, name, NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &directory);
+    if (rc)
+        return rc == ENOENT || rc == ENOTDIR || rc == ELOOP ? 0 : rc;
+    struct content content = {0};
+    rc = io->list(io, directory, examine_content, &content);
+    if (!rc && !content.other && content.data)
+        rc = io->unlink(io, directory, "data.mdb");
+    if (!rc && !content.other && content.lock)
+        rc = io->unlink(io, directory, "lock.mdb");
+    io->close(io, directory);
+    return rc || content.other ? rc : io->remove_directory(io, index_directory, name);
+}
+
+/* LMDB's own memory, its map and its two descriptors stay: it offers no way to give them back that leaves the shared table alone. So does
+ * the struct: the mutex may be held by a thread that does not exist here, in the middle of a change. */
 void npk_index_abandon(npk_index *index)
 {
     if (!index)
         return;
-    while (index->idle) {
-        npk_index_reader *reader = index->idle;
-        index->idle = reader->next;
-        npk_free(reader);
-    }
     index->io->close(index->io, index->guard);
     index->io->close(index->io, index->data);
-    npk_free(index);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------- */

@@ -17,7 +17,10 @@
 npk_status npk_index_open(const npk_io *io, npk_file *index_directory, const char *name, bool create, uint64_t map_size,
                           npk_index **index, npk_error *err);
 void npk_index_close(npk_index *index);      /* accepts NULL; no reader may be active */
-/* After fork, in the child: give descriptors and memory back without touching the shared lock table. */
+/* Remove index/<name> and the two files of an environment in it, which stay with those who have them open. A directory that holds anything else
+ * is not an index and stays; one that is not there is no error. 0 or errno. */
+int npk_index_remove(const npk_io *io, npk_file *index_directory, const char *name);
+/* After fork, in the child: give descriptors back without touching the shared lock table; the memory stays. */
 void npk_index_abandon(npk_index *index);
 
 /* LMDB's last transaction id: changes with every publish; costs tens of nanoseconds. */

@@ -1,6 +1,6 @@
 /* locks.h - byte ranges of the LOCK file. Order: GATE, COMPACTOR, WRITER, then LMDB's own.
  *
- * OFD locks belong to the open file; a process has one open LOCK per store (registry in store.c), so threads of one process need the
+ * OFD locks belong to the open file; a process has one open LOCK per store (registry in opening.c), so threads of one process need the
  * mutexes of the store in addition. A dead process gives its locks up. */
 #ifndef NPK_CORE_LOCKS_H
 #define NPK_CORE_LOCKS_H

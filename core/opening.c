@@ -2,6 +2,7 @@
 #include "opening.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "alloc.h"
@@ -14,11 +15,14 @@
 #include "reclaim.h"
 #include "reserve.h"
 #include "store_files.h"
+#include "upkeep.h"
 #include "view.h"
 #include "worker.h"
 #include "writer.h"
 
 /* ---- FORMAT ---------------------------------------------------------------------------------------------------------- */
+
+#define WAIT_SLICE_US 20000u
 
 #define FORMAT_MAGIC "NPKSTOR\n"
 #define FORMAT_VERSION 1u
@@ -63,24 +67,34 @@ static npk_status format_write(npk_core *core, npk_error *err)
 
 /* ---- the registry ------------------------------------------------------------------------------------------------------ */
 
-static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER; /* held while a store is opened or closed */
-static npk_core *registry;                                          /* registry_mutex */
-static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+/* Held for moments only, never over a call to the system, a wait or a function of the caller's: fork waits for it. */
+static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t registry_changed; /* a core's state changed, or it went */
+static npk_core *registry;              /* registry_mutex; cores in all states */
+/* A leaf. Fork waits for it too: while LOCK is opened, and while LOCK and the index are taken out of a core, so that a child knows of each
+ * that is open. */
+static pthread_mutex_t fork_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t registry_once = PTHREAD_ONCE_INIT;
 
 static void before_fork(void)
 {
     (void)pthread_mutex_lock(&registry_mutex);
+    (void)pthread_mutex_lock(&fork_mutex);
 }
 
 static void after_fork_in_parent(void)
 {
+    (void)pthread_mutex_unlock(&fork_mutex);
     (void)pthread_mutex_unlock(&registry_mutex);
 }
 
 /* The child has the parent's descriptors. Closing LOCK here takes no lock from the parent: an OFD lock goes with the last descriptor of
- * the open file. Mutexes and the LMDB environment may be in any state and are left alone. */
+ * the open file. Mutexes and the LMDB environment may be in any state and are left alone. So may be a core that another thread of the
+ * parent was opening or closing, or whose index it was replacing: of each core only these two are used, which change at once. */
 static void after_fork_in_child(void)
 {
+    (void)pthread_mutex_init(&fork_mutex, NULL);
+    (void)npk_cond_init(&registry_changed);
     for (npk_core *core = registry; core; core = core->next) {
         atomic_store(&core->is_forked, true);
         core->io->close(core->io, core->lock_file);
@@ -92,8 +106,9 @@ static void after_fork_in_child(void)
     (void)pthread_mutex_init(&registry_mutex, NULL);
 }
 
-static void watch_forks(void)
+static void start_registry(void)
 {
+    (void)npk_cond_init(&registry_changed);
     (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
@@ -105,23 +120,81 @@ static npk_core *find_core(const npk_io *io, const npk_file_info *root)
     return NULL;
 }
 
+/* registry_mutex held; given up meanwhile. For another thread to get on with opening or closing the store. */
+static npk_status wait_for_registry(const npk_io *io, const npk_settings *settings, uint64_t deadline_us, const char *path,
+                                    npk_error *err)
+{
+    uint64_t now = io->monotonic_us(io);
+    if (now >= deadline_us)
+        return npk_fail(err, NPK_BUSY, "store \"%s\" is being opened or closed by another thread", path);
+    (void)npk_cond_wait_us(&registry_changed, &registry_mutex, npk_min_u64(WAIT_SLICE_US, deadline_us - now));
+    if (!settings->interrupt)
+        return NPK_OK;
+    (void)pthread_mutex_unlock(&registry_mutex);
+    bool stop = settings->interrupt(settings->interrupt_context) != 0;
+    (void)pthread_mutex_lock(&registry_mutex);
+    return stop ? npk_fail(err, NPK_INTERRUPTED, "interrupted while waiting for another thread") : NPK_OK;
+}
+
+static void enter_registry(npk_core *core) /* registry_mutex held */
+{
+    core->next = registry;
+    registry = core;
+}
+
+static void leave_registry(npk_core *core)
+{
+    (void)pthread_mutex_lock(&registry_mutex);
+    for (npk_core **link = &registry; *link; link = &(*link)->next) {
+        if (*link == core) {
+            *link = core->next;
+            break;
+        }
+    }
+    (void)pthread_cond_broadcast(&registry_changed);
+    (void)pthread_mutex_unlock(&registry_mutex);
+}
+
+static void set_state(npk_core *core, npk_core_state state)
+{
+    (void)pthread_mutex_lock(&registry_mutex);
+    core->state = state;
+    (void)pthread_cond_broadcast(&registry_changed);
+    (void)pthread_mutex_unlock(&registry_mutex);
+}
+
 /* ---- making and freeing a core ------------------------------------------------------------------------------------------ */
 
-static void free_core(npk_core *core)
+/* Close what is open. Who has the store open waits for the state of the core, so it is done before it leaves the registry: there is
+ * never a second environment or LOCK of one store. */
+static void close_files(npk_core *core)
 {
-    if (!core)
-        return;
     const npk_io *io = core->io;
     npk_view_forget_arrays(core);
-    npk_index_close(core->index);
+    if (core->lock_file) { /* a child of fork that comes now may keep the descriptor, but no lock */
+        npk_locks_release(io, core->lock_file, NPK_LOCK_OPEN);
+        if (core->pin_slot >= 0)
+            npk_locks_release(io, core->lock_file, (uint64_t)(NPK_LOCK_PIN_BASE + core->pin_slot));
+    }
+    (void)pthread_mutex_lock(&fork_mutex);
+    npk_index *index = core->index;
+    npk_file *lock_file = core->lock_file;
+    core->index = NULL;
+    core->lock_file = NULL;
+    (void)pthread_mutex_unlock(&fork_mutex);
+    npk_index_close(index);
     npk_control_close(io, core->control);
     npk_columns_close(core->columns);
     npk_wal_close(core->wal);
     io->close(io, core->columns_directory);
     io->close(io, core->checkpoint_directory);
     io->close(io, core->index_directory);
-    io->close(io, core->lock_file); /* gives every lock of this process up */
+    io->close(io, lock_file); /* gives every lock of this process up */
     io->close(io, core->root);
+}
+
+static void free_core(npk_core *core)
+{
     while (core->pins) {
         npk_pin *pin = core->pins;
         core->pins = pin->next;
@@ -168,7 +241,10 @@ static npk_status make_core(const npk_io *io, npk_file *root, const npk_file_inf
     core->inode = info->inode;
     core->path = copy;
     core->pin_slot = -1;
+    core->state = NPK_CORE_OPENING;
+    core->handle_count = 1;
     core->log_generation = UINT64_MAX;
+    core->logged_since_fold = UINT64_MAX / 2; /* unknown: the first look is an exact one */
     core->pause_before_publish_us = pause_from_environment();
     io->process(io, &core->process);
     if (settings->program[0])
@@ -251,19 +327,11 @@ npk_status npk_index_directory_clear(const npk_io *io, npk_file *directory, npk_
     struct name_list list = {0};
     int rc = io->list(io, directory, note_name, &list);
     for (size_t i = 0; i < list.count && !rc; i++) {
-        npk_file *inner = NULL;
-        if (io->open(io, directory, list.names[i], NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &inner) == 0) {
-            struct name_list files = {0};
-            rc = io->list(io, inner, note_name, &files);
-            for (size_t k = 0; k < files.count && !rc; k++)
-                rc = io->unlink(io, inner, files.names[k]);
-            npk_free(files.names);
-            io->close(io, inner);
-            if (!rc)
-                rc = io->remove_directory(io, directory, list.names[i]);
-        } else {
+        uint64_t number;
+        if (npk_store_files_decode_index(list.names[i], &number))
+            rc = npk_index_remove(io, directory, list.names[i]);
+        else if (strcmp(list.names[i], NPK_FILE_CONTROL) == 0 || strcmp(list.names[i], NPK_FILE_CONTROL_TEMP) == 0)
             rc = io->unlink(io, directory, list.names[i]);
-        }
     }
     npk_free(list.names);
     if (rc)
@@ -329,22 +397,14 @@ static void remove_directories(npk_core *core)
         (void)core->io->remove_directory(core->io, core->root, names[i]);
 }
 
-static npk_status remove_segments(npk_core *core, npk_error *err)
+/* What an unfinished creation left of the log. */
+static npk_status remove_log(npk_core *core, npk_error *err)
 {
-    const npk_io *io = core->io;
-    npk_file *directory = NULL;
-    npk_status status = open_directory(core, NPK_DIRECTORY_WAL, &directory, err);
-    if (status != NPK_OK)
-        return status;
-    struct name_list list = {0};
-    int rc = io->list(io, directory, note_name, &list);
-    for (size_t i = 0; i < list.count && !rc; i++)
-        rc = io->unlink(io, directory, list.names[i]);
-    npk_free(list.names);
-    io->close(io, directory);
-    if (rc)
-        return npk_fail_errno(err, rc, "could not clear the log of an unfinished creation");
-    return NPK_OK;
+    uint64_t removed = 0;
+    npk_status status = npk_wal_remove_leftovers(core->wal, err);
+    if (status == NPK_OK)
+        status = npk_wal_reclaim(core->wal, UINT64_MAX, &removed, err);
+    return status == NPK_OK ? NPK_OK : npk_context(err, status, "clear the log of an unfinished creation");
 }
 
 /* The store's own name first, FORMAT last: before that the directory is not a store. */
@@ -363,7 +423,7 @@ static npk_status create_store(npk_core *core, npk_error *err)
     if (status == NPK_OK)
         status = refuse_lost_format(core, err);
     if (status == NPK_OK)
-        status = remove_segments(core, err);
+        status = remove_log(core, err);
     if (status != NPK_OK)
         return status;
     npk_columns_close(core->columns);
@@ -393,6 +453,73 @@ static npk_status create_store(npk_core *core, npk_error *err)
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------------ */
 
+static bool is_column_name(const char *name)
+{
+    uint64_t id;
+    return npk_store_files_decode_column(name, &id) || npk_store_files_decode_column_temp(name, &id);
+}
+
+static bool is_checkpoint_name(const char *name)
+{
+    uint64_t lsn;
+    return npk_store_files_decode_checkpoint(name, &lsn) || npk_store_files_decode_checkpoint_temp(name, &lsn);
+}
+
+static bool is_index_name(const char *name)
+{
+    uint64_t number;
+    return npk_store_files_decode_index(name, &number) || strcmp(name, NPK_FILE_CONTROL) == 0 ||
+           strcmp(name, NPK_FILE_CONTROL_TEMP) == 0;
+}
+
+struct foreign_search {
+    bool (*owns)(const char *name);
+    char found[256];
+};
+
+static int find_foreign(void *context, const char *name)
+{
+    struct foreign_search *search = context;
+    if (search->owns(name))
+        return 0;
+    (void)snprintf(search->found, sizeof search->found, "%s", name);
+    return -1;
+}
+
+/* A store takes directories of four names for its own and removes what it finds there. Not what somebody else put there: other files may
+ * lie beside them, but not in them. */
+static npk_status refuse_foreign(npk_core *core, npk_error *err)
+{
+    static const struct {
+        const char *name;
+        bool (*owns)(const char *name);
+    } directories[] = {{NPK_DIRECTORY_WAL, npk_wal_owns_name},
+                       {NPK_DIRECTORY_COLUMNS, is_column_name},
+                       {NPK_DIRECTORY_CHECKPOINT, is_checkpoint_name},
+                       {NPK_DIRECTORY_INDEX, is_index_name}};
+    const npk_io *io = core->io;
+    for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++) {
+        npk_file *directory = NULL;
+        int rc = io->open(io, core->root, directories[i].name, NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &directory);
+        if (rc == ENOENT)
+            continue;
+        if (rc == ENOTDIR || rc == ELOOP)
+            return npk_fail(err, NPK_EXISTS, "no store can be made in directory \"%s\": \"%s\" is not a directory", core->path,
+                            directories[i].name);
+        if (rc)
+            return npk_fail_errno(err, rc, "could not open directory \"%s\"", directories[i].name);
+        struct foreign_search search = {directories[i].owns, ""};
+        rc = io->list(io, directory, find_foreign, &search);
+        io->close(io, directory);
+        if (rc > 0)
+            return npk_fail_errno(err, rc, "could not list directory \"%s\"", directories[i].name);
+        if (search.found[0])
+            return npk_fail(err, NPK_EXISTS, "no store can be made in directory \"%s\": file \"%s/%s\" is not of a store",
+                            core->path, directories[i].name, search.found);
+    }
+    return NPK_OK;
+}
+
 static npk_status may_create(npk_core *core, npk_error *err)
 {
     npk_file_info info;
@@ -404,7 +531,7 @@ static npk_status may_create(npk_core *core, npk_error *err)
     if (core->settings.mode == NPK_MODE_READ || core->settings.mode == NPK_MODE_UPDATE)
         return npk_fail(err, NPK_NOT_FOUND, "no store in directory \"%s\": file \"%s\" is missing", core->path,
                         NPK_FILE_FORMAT);
-    return NPK_OK;
+    return refuse_foreign(core, err);
 }
 
 /* The disk is full and recovery had to use the reserve: take back what the log holds needlessly, or a few more recoveries could not. */
@@ -477,10 +604,7 @@ static npk_status open_along(npk_core *core, npk_error *err)
         return status;
     if (!atomic_load(&core->control->complete))
         return npk_fail(err, NPK_CORRUPT, "the index of store \"%s\" is not complete although it is in use", core->path);
-    char name[NPK_FILE_NAME_SIZE];
-    core->index_name = atomic_load(&core->control->index_name);
-    npk_store_files_encode_index(core->index_name, name);
-    status = npk_index_open(core->io, core->index_directory, name, false, 0, &core->index, err);
+    status = npk_view_open_index(core, &core->index_name, &core->index, err);
     if (status == NPK_OK)
         npk_reclaim_note_checkpoints(core);
     return status;
@@ -496,7 +620,9 @@ static npk_status open_lock_file(npk_core *core, npk_error *err)
         if (status != NPK_OK)
             return status;
     }
+    (void)pthread_mutex_lock(&fork_mutex);
     int rc = io->open(io, core->root, NPK_FILE_LOCK, NPK_OPEN_WRITE | NPK_OPEN_CREATE, &core->lock_file);
+    (void)pthread_mutex_unlock(&fork_mutex);
     if (rc)
         return npk_fail_errno(err, rc, "could not open file \"%s\" of store \"%s\"", NPK_FILE_LOCK, core->path);
     return NPK_OK;
@@ -556,61 +682,98 @@ static npk_status open_root(const npk_io *io, const char *path, const npk_settin
     return NPK_OK;
 }
 
+/* Step 1. The core of this directory: one that is open, with one more user, or a new one that is being opened by us (*is_new).
+ * Takes root over. */
+static npk_status find_or_make_core(const npk_io *io, npk_file *root, const npk_file_info *info, const char *path,
+                                    const npk_settings *settings, npk_core **out, bool *is_new, npk_error *err)
+{
+    uint64_t deadline;
+    if (npk_add_overflow(io->monotonic_us(io), (uint64_t)settings->busy_timeout_ms * 1000, &deadline))
+        deadline = UINT64_MAX;
+    npk_core *made = NULL, *core = NULL;
+    npk_status status = NPK_OK;
+    *is_new = false;
+    (void)pthread_mutex_lock(&registry_mutex);
+    while (status == NPK_OK && !core) {
+        npk_core *found = find_core(io, info);
+        if (found && found->state != NPK_CORE_OPEN) {
+            status = wait_for_registry(io, settings, deadline, path, err);
+        } else if (found && settings->mode == NPK_MODE_EXCLUSIVE) {
+            status = npk_fail(err, NPK_EXISTS, "there is a store in directory \"%s\" already", path);
+        } else if (found) {
+            core = found;
+            (void)atomic_fetch_add(&core->handle_count, 1);
+        } else if (made) {
+            core = made;
+            *is_new = true;
+            enter_registry(core);
+        } else {
+            (void)pthread_mutex_unlock(&registry_mutex);
+            status = make_core(io, root, info, path, settings, &made, err);
+            root = NULL;
+            (void)pthread_mutex_lock(&registry_mutex);
+        }
+    }
+    (void)pthread_mutex_unlock(&registry_mutex);
+    if (made && !*is_new) {
+        close_files(made);
+        free_core(made);
+    }
+    io->close(io, root);
+    *out = core;
+    return status;
+}
+
 npk_status npk_opening_open(const npk_io *io, const char *path, const npk_settings *settings, npk_core **out,
                             npk_error *err)
 {
-    (void)pthread_once(&fork_once, watch_forks);
+    (void)pthread_once(&registry_once, start_registry);
     npk_file *root = NULL;
     npk_file_info info;
     npk_status status = open_root(io, path, settings, &root, &info, err);
     if (status != NPK_OK)
         return status;
-    (void)pthread_mutex_lock(&registry_mutex);
-    npk_core *core = find_core(io, &info);
-    if (core) {
-        io->close(io, root);
-        if (settings->mode == NPK_MODE_EXCLUSIVE)
-            status = npk_fail(err, NPK_EXISTS, "there is a store in directory \"%s\" already", path);
-        else
-            core->handle_count++;
-    } else {
-        status = make_core(io, root, &info, path, settings, &core, err);
-        if (status == NPK_OK) {
-            status = open_core(core, err);
-            if (status == NPK_OK) {
-                core->handle_count = 1;
-                core->next = registry;
-                registry = core;
-                npk_worker_start(core);
-            } else {
-                free_core(core);
-            }
-        }
-    }
-    (void)pthread_mutex_unlock(&registry_mutex);
-    if (status == NPK_OK)
+    npk_core *core = NULL;
+    bool is_new = false;
+    status = find_or_make_core(io, root, &info, path, settings, &core, &is_new, err);
+    if (status == NPK_OK && is_new)
+        status = open_core(core, err);
+    if (status == NPK_OK) {
+        npk_worker_start(core, settings); /* those before may only read, or want none */
+        if (is_new)
+            set_state(core, NPK_CORE_OPEN);
         *out = core;
-    else if (status != NPK_EXISTS)
-        status = npk_context(err, status, "open store \"%s\"", path);
-    return status;
+        return NPK_OK;
+    }
+    if (is_new) {
+        close_files(core);
+        leave_registry(core);
+        free_core(core);
+    }
+    if (status == NPK_READ_ONLY)
+        return npk_fail(err, NPK_READ_ONLY,
+                        "store \"%s\" cannot be opened without permission to write into its directory: reading takes locks and an index too",
+                        path);
+    return status == NPK_EXISTS ? status : npk_context(err, status, "open store \"%s\"", path);
 }
 
 /* ---- closing -------------------------------------------------------------------------------------------------------------------- */
 
-/* The last process: leave the log with a watermark and a checkpoint at its end, so that the next open has nothing to do. */
+/* The last process: fold, and leave the log with a watermark and a checkpoint at its end, so that the next open has nothing to do. */
 static npk_status close_last(npk_core *core, npk_error *err)
 {
     npk_position position = {0};
     npk_status status = npk_reclaim_position(core, &position, err);
     if (status != NPK_OK || position.lsn == atomic_load(&core->checkpoint_lsn))
         return status;
+    npk_status folded = npk_upkeep_close(core, err);
     bool done = false;
-    status = npk_writer_mark(core, &done, err);
+    status = npk_writer_mark(core, &done, folded == NPK_OK ? err : NULL);
     if (status == NPK_OK)
-        status = npk_reclaim_checkpoint(core, err);
+        status = npk_reclaim_checkpoint(core, folded == NPK_OK ? err : NULL);
     if (status == NPK_OK)
-        status = npk_reclaim_run(core, false, err);
-    return status;
+        status = npk_reclaim_run(core, false, folded == NPK_OK ? err : NULL);
+    return folded == NPK_OK ? status : folded;
 }
 
 static npk_status close_core(npk_core *core, npk_error *err)
@@ -639,9 +802,22 @@ static npk_status close_core(npk_core *core, npk_error *err)
 
 void npk_core_retain(npk_core *core)
 {
+    (void)atomic_fetch_add(&core->handle_count, 1); /* the caller has one, so it is open */
+}
+
+/* One user less; true: it was the last one, and the core is ours to close. */
+static bool give_handle_up(npk_core *core)
+{
+    uint64_t count = atomic_load(&core->handle_count);
+    while (count > 1)
+        if (atomic_compare_exchange_weak(&core->handle_count, &count, count - 1))
+            return false;
     (void)pthread_mutex_lock(&registry_mutex);
-    core->handle_count++;
+    bool last = atomic_fetch_sub(&core->handle_count, 1) == 1;
+    if (last)
+        core->state = NPK_CORE_CLOSING;
     (void)pthread_mutex_unlock(&registry_mutex);
+    return last;
 }
 
 npk_status npk_core_release(npk_core *core, npk_error *err)
@@ -650,20 +826,13 @@ npk_status npk_core_release(npk_core *core, npk_error *err)
         /* The parent's: its mutexes and maps may be in any state here. The descriptors that matter are closed; the rest is left. */
         return NPK_OK;
     }
-    npk_status status = NPK_OK;
-    (void)pthread_mutex_lock(&registry_mutex);
-    if (--core->handle_count == 0) {
-        for (npk_core **link = &registry; *link; link = &(*link)->next) {
-            if (*link == core) {
-                *link = core->next;
-                break;
-            }
-        }
-        status = close_core(core, err);
-        if (status != NPK_OK)
-            status = npk_context(err, status, "close store \"%s\"", core->path);
-        free_core(core);
-    }
-    (void)pthread_mutex_unlock(&registry_mutex);
+    if (!give_handle_up(core))
+        return NPK_OK;
+    npk_status status = close_core(core, err);
+    if (status != NPK_OK)
+        status = npk_context(err, status, "close store \"%s\"", core->path);
+    close_files(core);
+    leave_registry(core);
+    free_core(core);
     return status;
 }

@@ -2,14 +2,14 @@
  *
  * The index is valid only while processes have held LOCK:OPEN without a gap since it was built. Opening, and closing as the last, hold GATE
  * exclusive throughout. Steps of an open, referred to by number in the code:
- *  1. open the directory; share the core if this process has it open;
+ *  1. open the directory; share the core if this process has it open; wait while another thread opens or closes it;
  *  2. take GATE;
  *  3. try OPEN exclusive. Got it: nobody else has the store open;
  *  4.   create the store if FORMAT is missing and it may be; throw away index, make control anew, build the index (recover.h), remove orphans;
  *  5.   convert OPEN to shared;
  *  6. not got it: take OPEN shared and trust the index that control marks complete;
  *  7. give GATE up.
- * A close takes GATE, tries OPEN exclusive, and if it is the last, writes watermark and checkpoint, best effort, and reports failures. */
+ * A close takes GATE, tries OPEN exclusive, and if it is the last, folds, writes watermark and checkpoint, best effort, and reports failures. */
 #ifndef NPK_CORE_OPENING_H
 #define NPK_CORE_OPENING_H
 
@@ -22,7 +22,7 @@ npk_status npk_opening_open(const npk_io *io, const char *path, const npk_settin
 void npk_core_retain(npk_core *core);
 npk_status npk_core_release(npk_core *core, npk_error *err);
 
-/* Throw away everything in index/. OPEN must be held exclusive: nobody uses it. */
+/* Throw away the indexes and the shared page in index/; files of others stay. OPEN must be held exclusive: nobody uses it. */
 npk_status npk_index_directory_clear(const npk_io *io, npk_file *directory, npk_error *err);
 
 /* Read FORMAT. NOT_FOUND when it is absent, FORMAT when it is not ours or newer, CORRUPT. */

@@ -1,4 +1,4 @@
-/* orphans.c - column files that nothing refers to. */
+/* orphans.c - column files that nothing refers to, and what dead processes left of the log. */
 #include "orphans.h"
 
 #include <string.h>
@@ -65,5 +65,5 @@ npk_status npk_orphans_remove(npk_core *core, uint64_t *removed, npk_error *err)
     npk_free(search.names);
     if (rc)
         return npk_fail_errno(err, rc, "could not remove unused column files");
-    return NPK_OK;
+    return npk_wal_remove_leftovers(core->wal, err);
 }

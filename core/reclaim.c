@@ -53,23 +53,52 @@ void npk_reclaim_note_checkpoints(npk_core *core)
     atomic_store(&core->older_checkpoint_lsn, lsns[1]);
 }
 
-npk_status npk_compactor_acquire(npk_core *core, bool try_only, npk_error *err)
+/* The threads of this process: no one waits longer than it said, or deaf to its interrupt function. */
+static npk_status take_compactor_mutex(npk_core *core, const npk_wait *wait, npk_error *err)
 {
-    if (try_only) {
-        if (pthread_mutex_trylock(&core->compactor_mutex) != 0)
+    const npk_io *io = core->io;
+    uint64_t start = io->monotonic_us(io), pause = 20, asked = start;
+    while (pthread_mutex_trylock(&core->compactor_mutex) != 0) {
+        uint64_t now = io->monotonic_us(io);
+        if (now - start >= wait->timeout_us)
             return npk_fail(err, NPK_BUSY, "another thread is compacting the store");
-    } else {
-        (void)pthread_mutex_lock(&core->compactor_mutex);
+        if (wait->interrupt && now - asked >= 20000) {
+            asked = now;
+            if (wait->interrupt(wait->context))
+                return npk_fail(err, NPK_INTERRUPTED, "interrupted while waiting for another thread that compacts");
+        }
+        io->sleep_us(io, npk_min_u64(pause, wait->timeout_us - (now - start)));
+        pause = npk_min_u64(pause * 2, 2000);
     }
-    npk_wait wait = {try_only ? 0 : (uint64_t)core->settings.busy_timeout_ms * 1000, NULL, NULL};
-    npk_status status =
-        npk_locks_wait(core->io, core->lock_file, NPK_LOCK_COMPACTOR, NPK_LOCK_EXCLUSIVE, &wait, err);
+    return NPK_OK;
+}
+
+npk_status npk_compactor_acquire(npk_core *core, const npk_wait *wait, npk_error *err)
+{
+    static const npk_wait at_once = {0};
+    if (!wait)
+        wait = &at_once;
+    uint64_t start = core->io->monotonic_us(core->io);
+    npk_status status = take_compactor_mutex(core, wait, err);
+    if (status != NPK_OK)
+        return status;
+    uint64_t waited = core->io->monotonic_us(core->io) - start;
+    npk_wait rest = *wait;
+    rest.timeout_us = waited < wait->timeout_us ? wait->timeout_us - waited : 0;
+    status = npk_locks_wait(core->io, core->lock_file, NPK_LOCK_COMPACTOR, NPK_LOCK_EXCLUSIVE, &rest, err);
     if (status != NPK_OK) {
         (void)pthread_mutex_unlock(&core->compactor_mutex);
         if (status == NPK_BUSY)
             status = npk_fail(err, NPK_BUSY, "another process is compacting store \"%s\"", core->path);
     }
     return status;
+}
+
+npk_wait npk_compactor_wait(const npk_store *store)
+{
+    npk_wait wait = {(uint64_t)store->settings.busy_timeout_ms * 1000, store->settings.interrupt,
+                     store->settings.interrupt_context};
+    return wait;
 }
 
 void npk_compactor_release(npk_core *core)
@@ -316,8 +345,9 @@ npk_status npk_store_checkpoint(npk_store *store, npk_error *err)
     if (store->settings.mode == NPK_MODE_READ)
         return npk_fail(err, NPK_READ_ONLY, "store \"%s\" is open for reading only", core->path);
     npk_status status = npk_recover_tell_loss(store, err);
+    npk_wait wait = npk_compactor_wait(store);
     if (status == NPK_OK)
-        status = npk_compactor_acquire(core, false, err);
+        status = npk_compactor_acquire(core, &wait, err);
     if (status != NPK_OK)
         return status;
     status = npk_reclaim_checkpoint(core, err);

@@ -9,8 +9,10 @@ npk_status npk_reclaim_position(npk_core *core, npk_position *position, npk_erro
 /* Learn which checkpoints are there (at open). Best effort. */
 void npk_reclaim_note_checkpoints(npk_core *core);
 
-/* Take COMPACTOR, for this process and store. try_only: BUSY at once when somebody compacts. */
-npk_status npk_compactor_acquire(npk_core *core, bool try_only, npk_error *err);
+/* Take COMPACTOR, for this process and store. BUSY when somebody compacts for longer than wait says, with NULL at once; INTERRUPTED. */
+npk_status npk_compactor_acquire(npk_core *core, const npk_wait *wait, npk_error *err);
+/* How long and how a call on this handle waits. */
+npk_wait npk_compactor_wait(const npk_store *store);
 void npk_compactor_release(npk_core *core);
 
 /* Make the published state durable and dump it. Keeps the newest two. Takes COMPACTOR unless the caller is the last process (GATE and OPEN

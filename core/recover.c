@@ -158,7 +158,6 @@ static npk_status fill_index(npk_core *core, npk_index *index, uint64_t stop_lsn
         atomic_store(&core->checkpoint_lsn, replay.checkpoint_lsn);
         /* The cut synced everything that is left. In place: the checkpoint proves it. */
         atomic_store(&core->control->durable_lsn, end->lsn);
-        atomic_store(&core->control->floor_lsn, 0);
     }
     return status;
 }
@@ -174,24 +173,29 @@ npk_status npk_recover_build_index(npk_core *core, uint64_t stop_lsn, npk_error 
     npk_store_files_encode_index(name, text);
     npk_index *index = NULL;
     npk_status status = npk_index_open(core->io, core->index_directory, text, true, 0, &index, err);
-    if (status != NPK_OK)
-        return status;
     npk_wal_end end;
-    status = fill_index(core, index, stop_lsn, &end, err);
-    if (status != NPK_OK) {
+    if (status == NPK_OK)
+        status = fill_index(core, index, stop_lsn, &end, err);
+    if (status != NPK_OK) { /* a repair may be tried again and again */
         npk_index_close(index);
+        (void)npk_index_remove(core->io, core->index_directory, text);
         return status;
     }
-    /* Step 5: complete is set last; readers compare the name each time they begin. */
+    /* Step 5: complete is set last; readers compare the name each time they begin. Under the lock, so that no thread of this process sees
+     * one name here and another there, and takes its own index for another process's. */
     (void)pthread_rwlock_wrlock(&core->index_lock);
     npk_index *old = core->index;
     core->index = index;
     core->index_name = name;
+    npk_wal_forget_segments(core->wal);
+    uint64_t old_name = atomic_exchange(&core->control->index_name, name);
     (void)pthread_rwlock_unlock(&core->index_lock);
     npk_index_close(old);
     npk_view_forget_arrays(core);
-    npk_wal_forget_segments(core->wal);
-    atomic_store(&core->control->index_name, name);
+    if (old_name) { /* other processes have it open, or find the new name when they look again */
+        npk_store_files_encode_index(old_name, text);
+        (void)npk_index_remove(core->io, core->index_directory, text);
+    }
     atomic_fetch_add(&core->control->generation, 1);
     atomic_store(&core->control->complete, 1);
     return NPK_OK;

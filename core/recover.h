@@ -26,7 +26,8 @@ npk_status npk_recover_replay(const npk_io *io, npk_file *checkpoint_directory, 
                               npk_kv *kv, uint64_t stop_lsn, npk_replay *replay, npk_error *err);
 
 /* Steps 1 to 5 into a fresh index/<random> environment, which replaces core->index. Called with GATE and OPEN exclusive, or (publish failed,
- * poison) with the writer lock. On error the old index, if any, stays in place. */
+ * poison) with the writer lock. On error the old index, if any, stays in place. The directory of
+ * the one that is not needed goes: other processes that have it open follow the name in control. */
 npk_status npk_recover_build_index(npk_core *core, uint64_t stop_lsn, npk_error *err);
 
 /* Under the writer lock: something lies, or may lie, behind the published end. Keeps complete transactions (none when discard: the

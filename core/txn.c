@@ -9,6 +9,7 @@
 #include "recover.h"
 #include "reserve.h"
 #include "view.h"
+#include "worker.h"
 #include "writer.h"
 
 /* ---- begin and end ------------------------------------------------------------------------------------------------- */
@@ -81,6 +82,17 @@ static void drop_bulks(npk_txn *txn, bool discard)
     }
 }
 
+/* A child of fork has the parent's transaction: its log, files and locks are the parent's, and the view's index is gone. */
+static bool is_inherited(const npk_txn *txn)
+{
+    return atomic_load(&txn->core->is_forked);
+}
+
+static npk_status fail_inherited(npk_error *err)
+{
+    return npk_fail(err, NPK_MISUSE, "the transaction belongs to a parent process");
+}
+
 static void finish(npk_txn *txn, bool clean)
 {
     npk_core *core = txn->core;
@@ -116,9 +128,16 @@ static npk_status finish_bulks(npk_txn *txn, npk_error *err)
     return status;
 }
 
+static uint32_t sync_interval_ms(const npk_txn *txn)
+{
+    return txn->store ? txn->store->settings.sync_interval_ms : txn->core->settings.sync_interval_ms;
+}
+
 npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, npk_error *err)
 {
     npk_core *core = txn->core;
+    if (is_inherited(txn))
+        return fail_inherited(err); /* the memory stays: giving it back would touch what the parent had locked */
     npk_status status = txn->broken;
     bool reached_log = false;
     if (status == NPK_OK && (unsigned)sync > NPK_SYNC_NEVER)
@@ -138,12 +157,18 @@ npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, n
     if (status == NPK_OK)
         status = finish_bulks(txn, err);
     if (status == NPK_OK) {
-        status = npk_writer_commit(core, txn->kv, txn->id, txn->record_count, sync, !txn->adds_rows, position, err);
+        status = npk_writer_commit(core, txn->kv, txn->id, txn->record_count, sync, sync_interval_ms(txn),
+                                   !txn->adds_rows, position, err);
         reached_log = true;
     }
     if (status == NPK_OK || (status == NPK_POISONED && reached_log)) { /* perhaps committed in the log: its files stay */
         drop_bulks(txn, false);
         finish(txn, status == NPK_OK);
+        /* Without a background thread nobody else may do it. It is committed in any case: a failure poisons, and is said to whoever
+         * comes next. */
+        if (status == NPK_OK && sync == NPK_SYNC_INTERVAL && !npk_worker_is_running(core) &&
+            npk_writer_sync_due(core, core->io->monotonic_us(core->io)))
+            (void)npk_writer_flush(core, NULL);
         return status;
     }
     txn->full |= status == NPK_NO_SPACE;
@@ -156,7 +181,7 @@ npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, n
 
 void npk_txn_abort(npk_txn *txn)
 {
-    if (!txn)
+    if (!txn || is_inherited(txn))
         return;
     bool clean = npk_writer_abort(txn->core, txn->kv, txn->begin_lsn, txn->id, NULL) == NPK_OK;
     drop_bulks(txn, true); /* no commit record was ever written */
@@ -198,6 +223,8 @@ npk_status npk_txn_undo_to(npk_txn *txn, const npk_savepoint *to, npk_error *err
 
 npk_status npk_txn_savepoint(npk_txn *txn, uint64_t *savepoint, npk_error *err)
 {
+    if (is_inherited(txn))
+        return fail_inherited(err);
     if (txn->savepoint_count == txn->savepoint_capacity) {
         uint64_t capacity = txn->savepoint_capacity ? txn->savepoint_capacity * 2 : 8;
         npk_savepoint *points = npk_realloc(txn->savepoints, capacity * sizeof *points);
@@ -213,6 +240,8 @@ npk_status npk_txn_savepoint(npk_txn *txn, uint64_t *savepoint, npk_error *err)
 
 npk_status npk_txn_rollback_to(npk_txn *txn, uint64_t savepoint, npk_error *err)
 {
+    if (is_inherited(txn))
+        return fail_inherited(err);
     if (txn->broken != NPK_OK)
         return npk_fail(err, txn->broken, "an earlier failure broke this transaction; it can only be rolled back whole");
     if (savepoint >= txn->savepoint_count)
@@ -227,6 +256,8 @@ npk_status npk_txn_rollback_to(npk_txn *txn, uint64_t savepoint, npk_error *err)
 
 npk_status npk_txn_release_savepoint(npk_txn *txn, uint64_t savepoint, npk_error *err)
 {
+    if (is_inherited(txn))
+        return fail_inherited(err);
     if (savepoint >= txn->savepoint_count)
         return npk_fail(err, NPK_MISUSE, "the savepoint is gone");
     txn->savepoint_count = savepoint;

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "bytes.h"
 #include "catalog.h"
 #include "compact.h"
 #include "error.h"
@@ -28,8 +29,12 @@ static npk_status look(npk_core *core, uint64_t fold_above, uint64_t checkpoint_
     npk_position position = {0};
     uint64_t rows = 0;
     npk_status status = npk_reclaim_position(core, &position, err);
-    if (status == NPK_OK && atomic_load(&core->logged_since_fold) > fold_above / 2)
+    uint64_t guess = atomic_load(&core->logged_since_fold);
+    if (status == NPK_OK && guess > fold_above / 2) {
         status = npk_compact_pending(core, &due->pending_size, &rows, err);
+        if (status == NPK_OK && due->pending_size <= fold_above) /* go on from the truth; what was logged meanwhile stays on top */
+            (void)atomic_fetch_add(&core->logged_since_fold, due->pending_size - guess);
+    }
     uint64_t checkpoint = atomic_load(&core->checkpoint_lsn);
     due->log_size = position.lsn > checkpoint ? position.lsn - checkpoint : 0;
     due->fold = due->pending_size > fold_above;
@@ -63,7 +68,7 @@ npk_status npk_upkeep_enforce(npk_core *core, npk_error *err)
     npk_status status = look(core, core->settings.pending_limit, 2 * core->settings.checkpoint_log_size, &due, err);
     if (status != NPK_OK || (!due.fold && !due.checkpoint))
         return status;
-    status = npk_compactor_acquire(core, true, err);
+    status = npk_compactor_acquire(core, NULL, err);
     if (status == NPK_BUSY)
         return NPK_OK; /* somebody is at it */
     if (status != NPK_OK)
@@ -75,13 +80,25 @@ npk_status npk_upkeep_enforce(npk_core *core, npk_error *err)
     return status;
 }
 
+/* Pending bytes above which there is a fold without need. */
+static uint64_t worth_folding(const npk_core *core)
+{
+    return npk_min_u64(core->settings.pending_limit, npk_max_u64(core->settings.pending_limit / 4, FOLD_LEAST));
+}
+
+npk_status npk_upkeep_close(npk_core *core, npk_error *err)
+{
+    uint64_t size = 0, rows = 0;
+    npk_status status = npk_compact_pending(core, &size, &rows, err);
+    if (status == NPK_OK && size > worth_folding(core))
+        status = npk_compact_all(core, NPK_FOLD_CHEAP, err);
+    return status == NPK_NO_SPACE ? NPK_OK : status; /* they stay in the log */
+}
+
 npk_status npk_upkeep_work(npk_core *core, char *reason, size_t reason_size, npk_error *err)
 {
-    uint64_t fold_above = core->settings.pending_limit / 4;
-    if (fold_above < FOLD_LEAST)
-        fold_above = core->settings.pending_limit < FOLD_LEAST ? core->settings.pending_limit : FOLD_LEAST;
     struct due due = {0};
-    npk_status status = look(core, fold_above, core->settings.checkpoint_log_size, &due, err);
+    npk_status status = look(core, worth_folding(core), core->settings.checkpoint_log_size, &due, err);
     if (status != NPK_OK)
         return status;
     if (!due.fold && !due.checkpoint) {
@@ -89,7 +106,7 @@ npk_status npk_upkeep_work(npk_core *core, char *reason, size_t reason_size, npk
                        (unsigned long long)due.log_size, (unsigned long long)due.pending_size);
         return NPK_OK;
     }
-    status = npk_compactor_acquire(core, true, err);
+    status = npk_compactor_acquire(core, NULL, err);
     if (status == NPK_BUSY) {
         (void)snprintf(reason, reason_size, "waiting: another process compacts");
         return NPK_OK;

@@ -9,5 +9,8 @@
 npk_status npk_upkeep_enforce(npk_core *core, npk_error *err);
 /* The same with the worker's thresholds, one try at the locks; reason says what was done or is waited for. */
 npk_status npk_upkeep_work(npk_core *core, char *reason, size_t reason_size, npk_error *err);
+/* The last process closes (GATE and OPEN exclusive): fold what the worker would, so that processes that live shortly do not leave it to each
+ * other for ever. A full disk is no failure. */
+npk_status npk_upkeep_close(npk_core *core, npk_error *err);
 
 #endif

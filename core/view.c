@@ -10,6 +10,19 @@
 
 /* ---- views ---------------------------------------------------------------------------------------------------------- */
 
+npk_status npk_view_open_index(npk_core *core, uint64_t *name, npk_index **index, npk_error *err)
+{
+    for (;;) {
+        char text[NPK_FILE_NAME_SIZE];
+        *name = atomic_load(&core->control->index_name);
+        npk_store_files_encode_index(*name, text);
+        npk_status status = npk_index_open(core->io, core->index_directory, text, false, 0, index, err);
+        /* Replaced, and removed under our hands: look again. */
+        if (status == NPK_OK || atomic_load(&core->control->index_name) == *name)
+            return status;
+    }
+}
+
 /* Another process rebuilt the index: open the one that control names. */
 static npk_status follow_index(npk_core *core, npk_error *err)
 {
@@ -17,14 +30,13 @@ static npk_status follow_index(npk_core *core, npk_error *err)
     npk_status status = NPK_OK;
     uint64_t name = atomic_load(&core->control->index_name);
     if (name != core->index_name) {
-        char text[NPK_FILE_NAME_SIZE];
-        npk_store_files_encode_index(name, text);
         npk_index *index = NULL;
-        status = npk_index_open(core->io, core->index_directory, text, false, 0, &index, err);
+        status = npk_view_open_index(core, &name, &index, err);
         if (status == NPK_OK) {
-            npk_index_close(core->index);
-            core->index = index;
+            npk_index *old = core->index;
+            core->index = index; /* first: a child of fork gives up what stands here */
             core->index_name = name;
+            npk_index_close(old);
             npk_wal_forget_segments(core->wal);
         }
     }
@@ -87,22 +99,30 @@ npk_array_sources npk_view_sources(npk_core *core)
     return sources;
 }
 
-static uint64_t index_version(npk_core *core)
+/* A moment of the store: which index, and which state of it. A rebuilt index counts anew, and after a loss the same LSNs may be given
+ * again, so nothing of another index is compared. */
+struct moment {
+    uint64_t index_name, version; /* version 0: not to be trusted */
+};
+
+static struct moment moment_now(npk_core *core)
 {
     (void)pthread_rwlock_rdlock(&core->index_lock);
-    /* A rebuilt index counts anew; its name keeps the versions apart because the cache is emptied when it is followed. */
-    uint64_t version = atomic_load(&core->control->index_name) == core->index_name ? npk_index_version(core->index) : 0;
+    struct moment now = {.index_name = core->index_name};
+    if (atomic_load(&core->control->index_name) == core->index_name)
+        now.version = npk_index_version(core->index);
     (void)pthread_rwlock_unlock(&core->index_lock);
-    return version;
+    return now;
 }
 
-static npk_array *cache_find(npk_core *core, const char *name, uint64_t version)
+static npk_array *cache_find(npk_core *core, const char *name, struct moment now)
 {
     npk_array *array = NULL;
     (void)pthread_mutex_lock(&core->cache_mutex);
     for (size_t i = 0; i < NPK_ARRAY_CACHE_SIZE && !array; i++) {
         npk_cached_array *entry = &core->cache[i];
-        if (entry->array && entry->version == version && version && strcmp(entry->array->record.name, name) == 0) {
+        if (entry->array && now.version && entry->version == now.version && entry->index_name == now.index_name &&
+            strcmp(entry->array->record.name, name) == 0) {
             entry->used = ++core->cache_tick;
             array = npk_array_retain(entry->array);
         }
@@ -111,19 +131,20 @@ static npk_array *cache_find(npk_core *core, const char *name, uint64_t version)
     return array;
 }
 
-/* The cached array of this name, whatever its version. */
-static npk_array *cache_find_any(npk_core *core, const char *name)
+/* The cached array of this name, whatever its version in this index. */
+static npk_array *cache_find_any(npk_core *core, const char *name, uint64_t index_name)
 {
     npk_array *array = NULL;
     (void)pthread_mutex_lock(&core->cache_mutex);
     for (size_t i = 0; i < NPK_ARRAY_CACHE_SIZE && !array; i++)
-        if (core->cache[i].array && strcmp(core->cache[i].array->record.name, name) == 0)
+        if (core->cache[i].array && core->cache[i].index_name == index_name &&
+            strcmp(core->cache[i].array->record.name, name) == 0)
             array = npk_array_retain(core->cache[i].array);
     (void)pthread_mutex_unlock(&core->cache_mutex);
     return array;
 }
 
-static void cache_put(npk_core *core, npk_array *array, uint64_t version)
+static void cache_put(npk_core *core, npk_array *array, struct moment when)
 {
     npk_array *old = NULL;
     (void)pthread_mutex_lock(&core->cache_mutex);
@@ -139,7 +160,8 @@ static void cache_put(npk_core *core, npk_array *array, uint64_t version)
     }
     old = place->array;
     place->array = npk_array_retain(array);
-    place->version = version;
+    place->index_name = when.index_name;
+    place->version = when.version;
     place->used = ++core->cache_tick;
     (void)pthread_mutex_unlock(&core->cache_mutex);
     npk_array_release(old);
@@ -211,8 +233,8 @@ npk_status npk_view_array(npk_core *core, const char *name, npk_array **array, n
     uint64_t last_layout = 0;
     int same_layout = 0;
     for (int tries = 0;; tries++) {
-        uint64_t version = index_version(core);
-        npk_array *cached = cache_find(core, name, version);
+        struct moment before = moment_now(core);
+        npk_array *cached = cache_find(core, name, before);
         if (cached) {
             *array = cached;
             return NPK_OK;
@@ -221,10 +243,10 @@ npk_status npk_view_array(npk_core *core, const char *name, npk_array **array, n
         npk_status status = npk_view_begin(core, &kv, err);
         if (status != NPK_OK)
             return status;
-        cached = cache_find_any(core, name);
+        cached = cache_find_any(core, name, core->index_name); /* the view holds the lock */
         if (cached && still_current(kv, name, cached)) {
             npk_view_end(core, kv);
-            cache_put(core, cached, version);
+            cache_put(core, cached, before);
             *array = cached;
             return NPK_OK;
         }
@@ -241,8 +263,8 @@ npk_status npk_view_array(npk_core *core, const char *name, npk_array **array, n
         }
         npk_view_end(core, kv);
         if (status == NPK_OK) {
-            /* version was asked before the view began: at worst the entry looks older than it is. */
-            cache_put(core, *array, version);
+            /* The moment was asked before the view began: at worst the entry looks older than it is. */
+            cache_put(core, *array, before);
             return NPK_OK;
         }
         /* A file was reclaimed between reading the index and opening it: look again. If nothing was published meanwhile,

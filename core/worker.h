@@ -5,8 +5,10 @@
 
 #include "core.h"
 
-/* Start it, unless the settings or a read-only store say no. A system without threads left works without it. */
-void npk_worker_start(npk_core *core);
+/* Start it, unless it runs, or the settings of the handle that comes or a read-only store say no. A system without threads left works
+ * without it. */
+void npk_worker_start(npk_core *core, const npk_settings *settings);
+bool npk_worker_is_running(npk_core *core);
 /* Stop and join. */
 void npk_worker_stop(npk_core *core);
 /* What it did last or waits for; text of size bytes. */

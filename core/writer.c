@@ -205,9 +205,28 @@ static npk_status publish(npk_core *core, npk_kv *kv, npk_error *err)
 
 static void raise_durable(npk_core *core, uint64_t lsn)
 {
+    atomic_store(&core->control->synced_us, core->io->monotonic_us(core->io));
     uint64_t known = atomic_load(&core->control->durable_lsn);
     while (known < lsn && !atomic_compare_exchange_weak(&core->control->durable_lsn, &known, lsn)) {
     }
+}
+
+/* Whoever has a background thread sees it and syncs in time: this process may die. Under the writer lock. */
+static void ask_for_sync(npk_core *core, uint64_t lsn, uint64_t interval_ms)
+{
+    npk_control *control = core->control;
+    uint64_t known = atomic_load(&control->interval_ms);
+    if (known == 0 || interval_ms < known)
+        atomic_store(&control->interval_ms, interval_ms);
+    if (atomic_load(&control->interval_lsn) < lsn)
+        atomic_store(&control->interval_lsn, lsn);
+}
+
+bool npk_writer_sync_due(npk_core *core, uint64_t now_us)
+{
+    const npk_control *control = core->control;
+    return atomic_load(&control->interval_lsn) > atomic_load(&control->durable_lsn) &&
+           now_us - atomic_load(&control->synced_us) >= atomic_load(&control->interval_ms) * 1000;
 }
 
 /* Room first: nothing may stop the publishing of what the log has committed. On a full disk the reserve makes a drop possible. */
@@ -223,7 +242,7 @@ static npk_status make_room(npk_core *core, npk_kv *kv, bool use_reserve, npk_er
 }
 
 npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
-                             bool use_reserve, npk_position *position, npk_error *err)
+                             uint32_t interval_ms, bool use_reserve, npk_position *position, npk_error *err)
 {
     uint8_t meta[12];
     npk_put_u64(meta, core->io->now_us(core->io));
@@ -256,6 +275,8 @@ npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, u
         return npk_context(err, status, "commit");
     }
     npk_wal_end end = npk_wal_get_end(core->wal);
+    if (sync == NPK_SYNC_INTERVAL)
+        ask_for_sync(core, end.lsn, interval_ms);
     if (core->pause_before_publish_us)
         core->io->sleep_us(core->io, core->pause_before_publish_us);
     if (atomic_load(&core->control->poison)) {
@@ -358,6 +379,11 @@ npk_status npk_writer_mark(npk_core *core, bool *done, npk_error *err)
         return NPK_OK;
     if (status != NPK_OK)
         return status;
+    if (state.end.lsn == atomic_load(&core->control->marked_lsn) && state.end.lsn <= atomic_load(&core->control->durable_lsn)) {
+        *done = true; /* the log ends with one, whoever wrote it */
+        npk_writer_release(core, true);
+        return NPK_OK;
+    }
     npk_kv *kv = NULL;
     status = npk_view_begin_write(core, &kv, err);
     if (status != NPK_OK) {
@@ -385,6 +411,7 @@ npk_status npk_writer_mark(npk_core *core, bool *done, npk_error *err)
     bool clean = status == NPK_OK;
     if (clean) {
         raise_durable(core, core->log_end.lsn);
+        atomic_store(&core->control->marked_lsn, core->log_end.lsn);
         *done = true;
     }
     npk_writer_release(core, clean && !atomic_load(&core->control->poison));

@@ -48,8 +48,10 @@ void npk_wal_close(npk_wal *wal)
     if (!wal)
         return;
     char spare[NPK_WAL_NAME_SIZE];
-    if (npk_wal_take_spare(wal, spare))
+    npk_file *spare_file = NULL;
+    if (npk_wal_take_spare(wal, spare, &spare_file))
         (void)wal->io->unlink(wal->io, wal->directory, spare);
+    wal->io->close(wal->io, spare_file);
     npk_wal_set_current(wal, NULL);
     npk_wal_forget_segments(wal);
     npk_buffer_release(&wal->buffer);
@@ -245,13 +247,16 @@ void npk_wal_forget_segments(npk_wal *wal)
 
 /* ---- spares ------------------------------------------------------------------------------------------------------- */
 
-static npk_status write_spare(npk_wal *wal, const char *name, npk_error *err)
+/* On success the file stays open. */
+static npk_status write_spare(npk_wal *wal, const char *name, npk_file **spare_file, npk_error *err)
 {
     const npk_io *io = wal->io;
     npk_file *file = NULL;
     int rc = io->open(io, wal->directory, name, NPK_OPEN_WRITE | NPK_OPEN_CREATE | NPK_OPEN_EXCLUSIVE, &file);
     if (rc)
         return npk_fail_errno(err, rc, "could not create file \"%s\"", name);
+    /* Without the lock somebody may remove it, which costs no more than the spare. */
+    (void)io->lock(io, file, 0, 1, NPK_LOCK_EXCLUSIVE);
     /* Written, not only allocated: a later sync of records then changes no file-system metadata. */
     npk_status status = npk_segment_fill(io, file, wal->segment_size, false, name, err);
     if (status == NPK_OK) {
@@ -260,11 +265,14 @@ static npk_status write_spare(npk_wal *wal, const char *name, npk_error *err)
         if (rc)
             status = npk_fail_errno(err, rc, "could not sync file \"%s\"", name);
     }
-    io->close(io, file);
     if (status == NPK_OK)
         status = npk_wal_sync_directory(wal, err);
-    if (status != NPK_OK)
+    if (status == NPK_OK) {
+        *spare_file = file;
+    } else {
         (void)io->unlink(io, wal->directory, name);
+        io->close(io, file);
+    }
     return status;
 }
 
@@ -278,16 +286,18 @@ npk_status npk_wal_prepare_spare(npk_wal *wal, npk_error *err)
     if (!is_mine)
         return NPK_OK;
     char name[NPK_WAL_NAME_SIZE] = "";
+    npk_file *file = NULL;
     uint64_t random = 0;
     int rc = wal->io->random(wal->io, &random, sizeof random);
     npk_status status = rc ? npk_fail_errno(err, rc, "could not get a random number") : NPK_OK;
     if (status == NPK_OK) {
         npk_segment_spare_name(random, name);
-        status = write_spare(wal, name, err);
+        status = write_spare(wal, name, &file, err);
     }
     lock(wal);
     wal->spare_state = status == NPK_OK ? NPK_SPARE_READY : NPK_SPARE_NONE;
     memcpy(wal->spare_name, name, sizeof name);
+    wal->spare_file = file;
     if (status == NPK_OK)
         wal->counters.spares++;
     unlock(wal);
@@ -303,12 +313,14 @@ bool npk_wal_has_spare(const npk_wal *wal)
     return has_spare;
 }
 
-bool npk_wal_take_spare(npk_wal *wal, char name[NPK_WAL_NAME_SIZE])
+bool npk_wal_take_spare(npk_wal *wal, char name[NPK_WAL_NAME_SIZE], npk_file **file)
 {
     lock(wal);
     bool has_spare = wal->spare_state == NPK_SPARE_READY;
     if (has_spare) {
         memcpy(name, wal->spare_name, NPK_WAL_NAME_SIZE);
+        *file = wal->spare_file;
+        wal->spare_file = NULL;
         wal->spare_state = NPK_SPARE_NONE;
     }
     unlock(wal);
@@ -321,11 +333,13 @@ npk_status npk_wal_make_segment(npk_wal *wal, const npk_segment_header *header, 
                                 npk_segment **segment, npk_error *err)
 {
     char spare[NPK_WAL_NAME_SIZE];
-    bool has_spare = npk_wal_take_spare(wal, spare);
+    npk_file *spare_file = NULL;
+    bool has_spare = npk_wal_take_spare(wal, spare, &spare_file);
     uint64_t sync_count = 0;
     npk_segment *made = NULL;
     npk_status status = npk_segment_create(wal->io, wal->directory, header, has_spare ? spare : NULL, renamed, &sync_count,
                                            &made, err);
+    wal->io->close(wal->io, spare_file);
     npk_wal_count_syncs(wal, sync_count);
     if (status != NPK_OK)
         return status;
@@ -401,42 +415,53 @@ npk_status npk_wal_create(npk_wal *wal, npk_wal_end *end, npk_error *err)
     return NPK_OK;
 }
 
-typedef struct leftover_search {
-    char found[NPK_WAL_NAME_SIZE * 2];
-    char own[NPK_WAL_NAME_SIZE]; /* our prepared spare stays */
-} leftover_search;
-
-static int find_leftover(void *context, const char *name)
+static int note_leftover(void *context, const char *name)
 {
-    leftover_search *search = context;
-    if (!npk_wal_name_is_leftover(name) || strcmp(name, search->own) == 0 || strlen(name) >= sizeof search->found)
-        return 0;
-    memcpy(search->found, name, strlen(name) + 1);
-    return -1;
+    npk_buffer *names = context;
+    if (npk_wal_name_is_leftover(name))
+        npk_buffer_put(names, name, strlen(name) + 1);
+    return names->failed ? ENOMEM : 0;
+}
+
+/* A spare that its owner may still use: it is locked. Others have no owner: temporary files belong to holders of the writer lock. */
+static bool has_owner(npk_wal *wal, const char *name)
+{
+    const npk_io *io = wal->io;
+    npk_file *file = NULL;
+    if (!npk_segment_name_is_spare(name) || io->open(io, wal->directory, name, NPK_OPEN_READ, &file) != 0)
+        return false;
+    bool locked = io->lock_test(io, file, 0, 1, NPK_LOCK_SHARED) != 0;
+    io->close(io, file);
+    lock(wal);
+    bool own = wal->spare_state == NPK_SPARE_READY && strcmp(name, wal->spare_name) == 0;
+    unlock(wal);
+    return locked || own;
 }
 
 npk_status npk_wal_remove_leftovers(npk_wal *wal, npk_error *err)
 {
-    leftover_search search = {"", ""};
-    lock(wal);
-    if (wal->spare_state == NPK_SPARE_READY)
-        memcpy(search.own, wal->spare_name, sizeof search.own);
-    unlock(wal);
+    npk_buffer names;
+    npk_buffer_init(&names);
+    int rc = wal->io->list(wal->io, wal->directory, note_leftover, &names); /* unlinked only when they are all listed */
+    npk_status status = rc ? npk_fail_errno(err, rc, "could not list the log's directory") : NPK_OK;
     bool removed = false;
-    for (;;) {
-        /* One at a time: names are not to be unlinked while they are listed. There are never many. */
-        search.found[0] = '\0';
-        int rc = wal->io->list(wal->io, wal->directory, find_leftover, &search);
-        if (rc > 0)
-            return npk_fail_errno(err, rc, "could not list the log's directory");
-        if (search.found[0] == '\0')
-            break;
-        rc = wal->io->unlink(wal->io, wal->directory, search.found);
+    for (size_t at = 0; status == NPK_OK && at < names.size; at += strlen((const char *)names.data + at) + 1) {
+        const char *name = (const char *)names.data + at;
+        if (has_owner(wal, name))
+            continue;
+        rc = wal->io->unlink(wal->io, wal->directory, name);
         if (rc && rc != ENOENT)
-            return npk_fail_errno(err, rc, "could not remove file \"%s\"", search.found);
+            status = npk_fail_errno(err, rc, "could not remove file \"%s\"", name);
         removed = true;
     }
-    return removed ? npk_wal_sync_directory(wal, err) : NPK_OK;
+    npk_buffer_release(&names);
+    return status == NPK_OK && removed ? npk_wal_sync_directory(wal, err) : status;
+}
+
+bool npk_wal_owns_name(const char *name)
+{
+    uint64_t seq;
+    return npk_segment_name_decode(name, &seq) || npk_wal_name_is_leftover(name);
 }
 
 npk_status npk_wal_reclaim(npk_wal *wal, uint64_t before_seq, uint64_t *removed_count, npk_error *err)

@@ -182,7 +182,10 @@ npk_status npk_wal_sync_segment(npk_wal *wal, uint64_t seq, bool *sync_failed, n
 npk_status npk_wal_prepare_spare(npk_wal *wal, npk_error *err);
 bool npk_wal_has_spare(const npk_wal *wal);
 
-/* Remove leftovers (spares and temporary files of dead processes). Only while nobody else has the store open. */
+/* May a file of this name in the log's directory be the log's? */
+bool npk_wal_owns_name(const char *name);
+/* Remove leftovers: temporary files, and spares of dead processes (those of living ones are locked). Under the writer lock, or while nobody
+ * else has the store open. */
 npk_status npk_wal_remove_leftovers(npk_wal *wal, npk_error *err);
 /* Unlink segments with seq < before_seq. The directory is synced. Counts what was removed. */
 npk_status npk_wal_reclaim(npk_wal *wal, uint64_t before_seq, uint64_t *removed_count, npk_error *err);

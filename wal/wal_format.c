@@ -404,9 +404,14 @@ bool npk_segment_name_decode(const char *name, uint64_t *seq)
     return true;
 }
 
+bool npk_segment_name_is_spare(const char *name)
+{
+    return strncmp(name, "spare-", 6) == 0;
+}
+
 bool npk_wal_name_is_leftover(const char *name)
 {
     size_t size = strlen(name);
-    return strncmp(name, "spare-", 6) == 0 ||
+    return npk_segment_name_is_spare(name) ||
            (strncmp(name, "cut-", 4) == 0 && size > 8 && strcmp(name + size - 4, ".tmp") == 0);
 }

@@ -154,6 +154,7 @@ void npk_segment_name(uint64_t seq, char name[NPK_WAL_NAME_SIZE]);     /* "00000
 void npk_segment_cut_name(uint64_t seq, char name[NPK_WAL_NAME_SIZE]); /* "cut-0000000000000001.tmp" */
 void npk_segment_spare_name(uint64_t random, char name[NPK_WAL_NAME_SIZE]);
 bool npk_segment_name_decode(const char *name, uint64_t *seq); /* exactly what npk_segment_name writes; seq is not 0 */
+bool npk_segment_name_is_spare(const char *name);
 bool npk_wal_name_is_leftover(const char *name);               /* a spare or a temporary file */
 
 #endif

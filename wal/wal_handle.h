@@ -26,6 +26,7 @@ struct npk_wal {
     uint64_t generation;    /* grows with every npk_wal_start: a late failure of an older one does not count */
     npk_spare_state spare_state;
     char spare_name[NPK_WAL_NAME_SIZE];
+    npk_file *spare_file;   /* READY: keeps byte 0 of the spare locked, so that others know that it has an owner */
     npk_wal_counters counters;
 
     /* guarded by the store's writer lock */
@@ -46,8 +47,8 @@ npk_status npk_wal_sync_directory(npk_wal *wal, npk_error *err);
 npk_status npk_wal_sync_file(npk_wal *wal, npk_segment *segment, uint64_t generation, npk_error *err);
 /* Replace the writer's segment (NULL: none); takes over the reference. */
 void npk_wal_set_current(npk_wal *wal, npk_segment *segment);
-/* The prepared spare's name, which is the caller's from here on; false: none. */
-bool npk_wal_take_spare(npk_wal *wal, char name[NPK_WAL_NAME_SIZE]);
+/* The prepared spare's name and the file that keeps it locked (to be closed), which are the caller's from here on; false: none. */
+bool npk_wal_take_spare(npk_wal *wal, char name[NPK_WAL_NAME_SIZE], npk_file **file);
 
 /* Roll steps 2 to 4: make the segment, then mark and sync its predecessor (NULL: none), which is open for writing. *renamed as
  * in npk_segment_create. */

@@ -124,6 +124,7 @@ typedef struct scanner {
     uint64_t last_checksum; /* of the record that ends at the position */
     bool contradiction;
     bool misfit; /* the successor does not fit */
+    bool ends_in_zeros; /* nothing but zeros from the position to the end of the record area; they are not all in memory then */
     pending_record *pending; /* operation records since the last boundary that are not voided */
     size_t pending_count, pending_capacity;
     npk_buffer metas;
@@ -381,6 +382,8 @@ static uint64_t find_floor(const scanner *s)
     if (entry->header.cut_epoch && !is_behind_stop(s, entry->header.cut_lsn))
         floor = npk_max_u64(floor, entry->header.cut_lsn);
 
+    if (s->ends_in_zeros)
+        return floor;
     uint64_t limit = loaded->end_offset;
     if (s->scan->stop_lsn)
         limit = npk_min_u64(limit, NPK_WAL_HEADER_SIZE + (npk_max_u64(s->scan->stop_lsn, loaded->header.first_lsn) -
@@ -421,6 +424,8 @@ static unsigned find_here(const scanner *s, uint64_t *remnant_size)
     const npk_wal_loaded *loaded = &s->loaded;
     uint64_t end = loaded->end_offset;
     bool is_stopped = s->scan->stop_lsn && position_of(s) >= s->scan->stop_lsn;
+    if (s->ends_in_zeros)
+        end = s->offset;
     while (end > s->offset && npk_is_zero(loaded->bytes.data + end - 8, 8))
         end -= 8;
     *remnant_size = end > s->offset ? end - s->offset : 0;
@@ -428,14 +433,40 @@ static unsigned find_here(const scanner *s, uint64_t *remnant_size)
         return NPK_HERE_CONTRADICTION;
     if (s->offset >= loaded->end_offset)
         return NPK_HERE_SEGMENT_END;
+    if (s->ends_in_zeros)
+        return NPK_HERE_ZEROS;
     uint64_t header_size = npk_min_u64(NPK_RECORD_HEADER_SIZE, loaded->end_offset - s->offset);
     return npk_is_zero(loaded->bytes.data + s->offset, (size_t)header_size) ? NPK_HERE_ZEROS : NPK_HERE_OTHER;
+}
+
+/* The usual end of a log is a segment's worth of zeros. They are read through one piece of memory: a fresh page for each page of the file costs
+ * more than the reading. */
+static npk_status look_for_zeros(scanner *s)
+{
+    npk_wal_loaded *loaded = &s->loaded;
+    uint64_t have = loaded->bytes.size;
+    if (loaded->is_short || s->offset > have || !npk_is_zero(loaded->bytes.data + s->offset, (size_t)(have - s->offset)))
+        return NPK_OK;
+    uint8_t *piece = loaded->bytes.data + have; /* reserved up to end_offset; overwritten when it is loaded after all */
+    for (uint64_t offset = have; offset < loaded->end_offset;) {
+        size_t size = (size_t)npk_min_u64(READ_SIZE, loaded->end_offset - offset), done = 0;
+        npk_status status = npk_io_read_full(loaded->wal->io, loaded->file, offset, piece, size, &done, loaded->name, s->err);
+        if (status != NPK_OK)
+            return status;
+        if (done < size || !npk_is_zero(piece, size))
+            return NPK_OK;
+        offset += size;
+    }
+    s->ends_in_zeros = true;
+    return NPK_OK;
 }
 
 static npk_status decide(scanner *s)
 {
     npk_wal_scan *scan = s->scan;
-    npk_status status = npk_wal_loaded_need(&s->loaded, s->loaded.end_offset, s->err);
+    npk_status status = look_for_zeros(s);
+    if (status == NPK_OK && !s->ends_in_zeros)
+        status = npk_wal_loaded_need(&s->loaded, s->loaded.end_offset, s->err);
     if (status != NPK_OK)
         return status;
     uint64_t position = position_of(s);

@@ -93,13 +93,14 @@ typedef struct npk_region npk_region;     /* mapped or gathered rows */
  * prefix of the committed transactions. A process crash takes nothing at any level. */
 typedef enum npk_sync {
     NPK_SYNC_COMMIT = 0,   /* nothing: the log is synced before commit returns */
-    NPK_SYNC_INTERVAL = 1, /* at most the last sync_interval_ms, while any writer has the store open */
+    NPK_SYNC_INTERVAL = 1, /* at most the last sync_interval_ms, while a writer with a background thread has the store open.
+                            * Where all have no_background: a commit syncs when the interval has passed since the last sync */
     NPK_SYNC_NEVER = 2     /* whatever the system had not written by itself since the last flush or checkpoint */
 } npk_sync;
 
 /* How the directory is opened. */
 typedef enum npk_mode {
-    NPK_MODE_READ = 0,      /* must exist; writes are refused with READ_ONLY */
+    NPK_MODE_READ = 0,      /* must exist; writes are refused with READ_ONLY. The directory must be writable all the same */
     NPK_MODE_UPDATE = 1,    /* must exist */
     NPK_MODE_CREATE = 2,    /* opened, or created when absent */
     NPK_MODE_EXCLUSIVE = 3  /* created; EXISTS when there is a store already */
@@ -131,7 +132,8 @@ typedef struct npk_options {
 } npk_options;
 
 /* Open the store in the directory path. Recovers it when nobody has it open. Errors: NOT_FOUND, EXISTS (a regular file
- * at the path, or EXCLUSIVE), FORMAT, CORRUPT, IO, NO_SPACE, READ_ONLY, OTHER_HOST, BUSY, INTERRUPTED, NO_MEMORY. */
+ * at the path, EXCLUSIVE, or a file that is no store's in what would become its directories), FORMAT, CORRUPT, IO, NO_SPACE,
+ * READ_ONLY, OTHER_HOST, BUSY, INTERRUPTED, NO_MEMORY. */
 NPK_API npk_status npk_store_open(const char *path, const npk_options *options, npk_store **store, npk_error *err);
 
 /* Give the handle back. The last close in a process joins the worker; the last close of all writes a checkpoint. The

@@ -337,6 +337,13 @@ START_TEST(packing_backs_off_when_it_does_not_pay_and_comes_back)
 }
 END_TEST
 
+static int find_spare(void *context, const char *name)
+{
+    if (strncmp(name, "spare-", 6) == 0)
+        strcpy(context, name);
+    return 0;
+}
+
 START_TEST(spare_is_used_by_the_next_roll)
 {
     fixture f;
@@ -360,7 +367,11 @@ START_TEST(spare_is_used_by_the_next_roll)
     ck_assert_uint_eq(file_count(&f), 3);
     fixture g;
     fixture_open(&g, f.disk);
-    OK(&g, npk_wal_remove_leftovers(g.wal, &g.err));
+    OK(&g, npk_wal_remove_leftovers(g.wal, &g.err)); /* and that of a living neighbour */
+    ck_assert_uint_eq(file_count(&f), 3);
+    char name[NPK_WAL_NAME_SIZE];
+    ck_assert_int_eq(f.io->list(f.io, g.wal->directory, find_spare, name), 0);
+    ck_assert_int_eq(f.io->unlink(f.io, g.wal->directory, name), 0);
     npk_wal_close(g.wal);
     ck_assert_uint_eq(file_count(&f), 2);
     put(&f, "c", 50000); /* the spare is gone: made anew */
@@ -374,13 +385,6 @@ START_TEST(spare_is_used_by_the_next_roll)
     fixture_close(&f);
 }
 END_TEST
-
-static int find_spare(void *context, const char *name)
-{
-    if (strncmp(name, "spare-", 6) == 0)
-        strcpy(context, name);
-    return 0;
-}
 
 START_TEST(spare_of_a_wrong_size_is_not_used)
 {
