@@ -3,6 +3,9 @@
 import errno
 import os
 import pickle
+import subprocess
+import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -70,12 +73,48 @@ def test_a_path_below_a_file(tmp_path):
     assert isinstance(caught.value, NumPackError)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_path_that_is_not_writable(tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(PermissionError) as caught:
-        NumPack(tmp_path / "locked" / "store").open()
-    assert caught.value.kind == "read_only"
+def as_nobody(action):
+    """Run action in a child that may not write everywhere; what it returns comes back as text."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+            text = action()
+        except BaseException as error:  # the parent shows it
+            text = f"failed: {error!r}"
+        os.write(writer, text.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text
+
+
+def kind_of(call):
+    try:
+        call()
+    except NumPackError as error:
+        builtin = "PermissionError" if isinstance(error, PermissionError) else type(error).__name__
+        return f"{error.kind} {builtin}"
+    return "no error"
+
+
+def test_a_path_that_is_not_writable():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        locked = os.path.join(folder, "locked")
+        os.mkdir(locked, 0o555)
+        with NumPack(os.path.join(folder, "store")) as npk:
+            npk.save({"a": np.arange(3)})
+        for name in (os.path.join(locked, "store"), os.path.join(folder, "store")):
+            assert as_nobody(lambda: kind_of(NumPack(name).open)) == "read_only PermissionError"
+        assert os.listdir(locked) == []
+        with NumPack(os.path.join(folder, "store")) as npk:
+            assert npk.load("a").tolist() == [0, 1, 2]
 
 
 def test_a_read_only_mount():
@@ -86,9 +125,56 @@ def test_a_read_only_mount():
     assert isinstance(caught.value, NumPackError)
 
 
-def test_a_full_disk():
-    error = from_core("no_space", "append: could not write: no space left on device", errno.ENOSPC, "a", -1, 0)
-    assert isinstance(error, OSError) and error.errno == errno.ENOSPC
+FULL = """
+import errno, resource, signal, sys
+import numpy as np
+import numpack
+npk = numpack.NumPack(sys.argv[1])
+npk.save({"kept": np.arange(5)})
+limit = 24 << 20                                     # a file may not grow beyond it: the kernel's other full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)        # would kill, if it were raised
+big = np.zeros(limit + 1, np.uint8)
+for action in (lambda: npk.save({"big": big}), lambda: npk.save({"kept": np.arange(3), "big": big})):
+    try:
+        action()
+    except numpack.NumPackError as error:
+        assert isinstance(error, OSError) and error.kind == "no_space" and error.errno == errno.EFBIG, error
+        assert error.array == "big", error.array
+    else:
+        raise SystemExit("no error")
+assert npk.get_member_list() == ["kept"] and npk.load("kept").tolist() == [0, 1, 2, 3, 4]
+npk.append({"kept": [5]})                            # still usable
+npk.close()
+print("fine", end="")
+"""
+
+
+def test_a_full_disk(path):
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "fine"), done.stderr
+    with NumPack(path) as npk:
+        assert npk.load("kept").tolist() == [0, 1, 2, 3, 4, 5] and npk.verify() == []
+        assert not [name for name in os.listdir(path / "columns") if name.endswith(".tmp")]
+
+
+def test_a_store_of_a_newer_format(path):
+    with NumPack(path) as npk:
+        npk.save({"a": [1]})
+    before = (path / "FORMAT").read_bytes()
+    (path / "FORMAT").write_bytes(before[:8] + b"\x02" + before[9:])
+    for mode in ("r", "r+", "a", "w"):
+        with pytest.raises(numpack.FormatError, match="version 2") as caught:
+            NumPack(path, mode=mode).open()
+        assert caught.value.kind == "format_version"
+    (path / "FORMAT").write_bytes(before)
+    with NumPack(path) as npk:
+        assert npk.load("a").tolist() == [1]
+
+
+def test_a_store_on_another_host():
+    error = from_core("other_host", "open store: it lies on a network file system", 0, "", -1, 0)
+    assert isinstance(error, OSError) and error.kind == "other_host"
 
 
 def test_a_directory_that_is_not_a_store(path):

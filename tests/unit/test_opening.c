@@ -813,6 +813,31 @@ static TCase *add_case(Suite *suite, const char *name)
     return made;
 }
 
+static bool says_network(const npk_io *io, npk_file *folder)
+{
+    (void)io;
+    (void)folder;
+    return true;
+}
+
+START_TEST(test_a_network_file_system_is_refused_unless_asked_for)
+{
+    npk_io table = *npk_io_posix();
+    table.is_network = says_network;
+    npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_CREATE, .no_background = 1, .io = &table};
+    npk_store *store = NULL;
+    ck_assert_int_eq(npk_store_open(directory, &options, &store, &err), NPK_OTHER_HOST);
+    ck_assert_ptr_nonnull(strstr(err.message, directory));
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/LOCK", directory);
+    ck_assert_int_ne(access(path, F_OK), 0); /* nothing was written */
+    options.network = 1;
+    OK(npk_store_open(directory, &options, &store, &err));
+    save(store, 3);
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("opening");
@@ -832,6 +857,7 @@ int main(void)
     TCase *foreign = add_case(suite, "foreign");
     tcase_add_test(foreign, test_creation_refuses_directories_with_files_of_others);
     tcase_add_test(foreign, test_opening_leaves_files_of_others_alone);
+    tcase_add_test(foreign, test_a_network_file_system_is_refused_unless_asked_for);
     TCase *closing = add_case(suite, "closing");
     tcase_add_test(closing, test_writers_that_live_shortly_fold_in_the_end);
     tcase_add_test(closing, test_idle_writers_let_the_log_rest);
