@@ -37,7 +37,7 @@ static void NPK_PRINTF(4, 0) fill(npk_error *err, npk_status status, int sys_err
     (void)vsnprintf(err->message, sizeof err->message, format, arguments);
 }
 
-npk_status npk_fail(npk_error *err, npk_status status, const char *format, ...)
+void npk_error_fill(npk_error *err, npk_status status, const char *format, ...)
 {
     if (err) {
         va_list arguments;
@@ -45,7 +45,6 @@ npk_status npk_fail(npk_error *err, npk_status status, const char *format, ...)
         fill(err, status, 0, format, arguments);
         va_end(arguments);
     }
-    return status;
 }
 
 static npk_status status_of_errno(int sys_errno)

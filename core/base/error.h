@@ -11,9 +11,11 @@
 #define NPK_PRINTF(format_index, first_index)
 #endif
 
-/* Fill *err (may be NULL) with status and message, clearing the other fields; returns status so that
- * "return npk_fail(...)" reads well. */
-npk_status npk_fail(npk_error *err, npk_status status, const char *format, ...) NPK_PRINTF(3, 4);
+/* Fill *err (may be NULL) with status and message, clearing the other fields. */
+void npk_error_fill(npk_error *err, npk_status status, const char *format, ...) NPK_PRINTF(3, 4);
+/* The same as an expression whose value is status, so that "return npk_fail(...)" reads well. A macro, so that analyzers, which look at one file at a
+ * time, see that a failure is never NPK_OK. status is evaluated twice. */
+#define npk_fail(err, status, ...) (npk_error_fill(err, status, __VA_ARGS__), (npk_status)(status))
 
 /* A system call failed with sys_errno: NO_SPACE for ENOSPC and EDQUOT, NOT_FOUND for ENOENT, READ_ONLY for EROFS, EACCES
  * and EPERM, NO_MEMORY for ENOMEM, else IO. The text of the errno is put behind the message. */
