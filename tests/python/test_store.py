@@ -483,3 +483,27 @@ def test_small_things():
     assert numpack.__version__ == "0.1.0"
     for name in numpack.__all__:
         assert getattr(numpack, name) is not None
+
+
+def test_a_damaged_or_foreign_index_is_thrown_away(path):
+    """The index decides nothing: a killed process leaves one behind, and whatever became of it, the log gives the state back."""
+    script = (f"import os, numpy as np, numpack\nn = numpack.NumPack({str(path)!r})\nn.save({{'a': np.arange(9)}})\n"
+              "n.append({'a': [9]})\nos._exit(0)\n")
+    for damage in ("index garbage", "control garbage", "cut short", "gone"):
+        shutil.rmtree(path, ignore_errors=True)
+        subprocess.run([sys.executable, "-c", script], check=True)
+        files = [file for file in (path / "index").rglob("*") if file.is_file()]
+        assert len(files) == 3  # control, data.mdb, lock.mdb
+        for file in files:
+            content = file.read_bytes()
+            if damage == "index garbage" and file.name != "control":
+                file.write_bytes(os.urandom(len(content)))
+            elif damage == "control garbage" and file.name == "control":
+                file.write_bytes(os.urandom(len(content)))
+            elif damage == "cut short":
+                file.write_bytes(content[: len(content) // 3])
+            elif damage == "gone":
+                file.unlink()
+        with NumPack(path) as npk:
+            assert npk.load("a").tolist() == list(range(10)), damage
+            assert npk.verify() == []
