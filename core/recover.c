@@ -96,6 +96,13 @@ npk_status npk_recover_replay(const npk_io *io, npk_file *checkpoint_directory, 
         return status;
     replay->scan.from_lsn = replay->checkpoint_lsn ? replay->checkpoint_lsn : NPK_WAL_FIRST_LSN;
     replay->scan.durable_floor = replay->newest_checkpoint_lsn;
+    npk_store_state state;
+    bool found = false;
+    status = npk_catalog_get_state(kv, &state, &found, err);
+    if (status != NPK_OK)
+        return status;
+    if (found && state.end.lsn == replay->scan.from_lsn)
+        replay->scan.from_checksum = state.end.last_checksum;
     replay->scan.stop_lsn = stop_lsn;
     replay->scan.visit = replay_record;
     replay->scan.context = kv;
@@ -263,6 +270,7 @@ static npk_status keep_transactions(npk_core *core, const npk_store_state *publi
     if (status != NPK_OK)
         return status;
     npk_wal_scan scan = {.from_lsn = published->end.lsn,
+                         .from_checksum = published->end.last_checksum,
                          .durable_floor = atomic_load(&core->control->durable_lsn),
                          .visit = replay_record,
                          .context = kv};

@@ -96,6 +96,8 @@ typedef enum npk_wal_verdict {
 typedef struct npk_wal_scan {
     /* in */
     uint64_t from_lsn;      /* a transaction boundary: a checkpoint's LSN, the published end, or NPK_WAL_FIRST_LSN */
+    uint64_t from_checksum; /* checksum field of the record that ends at from_lsn, when the caller kept it: reading then starts right
+                             * there instead of walking the segment's records up to it. 0: not known */
     uint64_t durable_floor; /* everything below was synced (newest checkpoint's LSN); 0: unknown */
     uint64_t stop_lsn;      /* 0, or: keep no transaction that ends behind this (failed sync: the published end) */
     /* Called for each operation record of each complete transaction, in order, after its commit record was seen; then once with type
