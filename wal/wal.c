@@ -405,6 +405,9 @@ npk_status npk_wal_create(npk_wal *wal, npk_wal_end *end, npk_error *err)
     memcpy(header.uuid, wal->uuid, sizeof header.uuid);
     npk_segment *segment = NULL;
     bool renamed;
+    /* Zero-filled, as the later ones are that the background thread prepares: into space that is only allocated, each sync of a commit would write
+     * metadata as well. Most stores live in their first segment. What fails here fails again below, or can be done without. */
+    (void)npk_wal_prepare_spare(wal, NULL);
     status = npk_wal_make_segment(wal, &header, NULL, &renamed, &segment, err);
     if (status != NPK_OK)
         return npk_context(err, status, "create log");
