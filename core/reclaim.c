@@ -29,13 +29,8 @@ static npk_status read_state(npk_kv *kv, npk_store_state *state, npk_error *err)
 
 npk_status npk_reclaim_position(npk_core *core, npk_position *position, npk_error *err)
 {
-    npk_kv *kv = NULL;
-    npk_status status = npk_view_begin(core, &kv, err);
-    if (status != NPK_OK)
-        return status;
     npk_store_state state;
-    status = read_state(kv, &state, err);
-    npk_view_end(core, kv);
+    npk_status status = npk_view_state(core, &state, err);
     if (status == NPK_OK) {
         position->epoch = state.end.epoch;
         position->lsn = state.end.lsn;

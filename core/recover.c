@@ -210,20 +210,6 @@ npk_status npk_recover_build_index(npk_core *core, uint64_t stop_lsn, npk_error 
 
 /* ---- the tail ------------------------------------------------------------------------------------------------------- */
 
-static npk_status read_published_end(npk_core *core, npk_store_state *state, npk_error *err)
-{
-    npk_kv *kv = NULL;
-    npk_status status = npk_view_begin(core, &kv, err);
-    if (status != NPK_OK)
-        return status;
-    bool found = false;
-    status = npk_catalog_get_state(kv, state, &found, err);
-    npk_view_end(core, kv);
-    if (status == NPK_OK && !found)
-        status = npk_catalog_fail(err, NPK_TABLE_STORE);
-    return status;
-}
-
 static void poison(npk_core *core)
 {
     atomic_store(&core->control->poison, 1);
@@ -238,7 +224,7 @@ static npk_status repair_after_failed_sync(npk_core *core, const npk_store_state
     if (status != NPK_OK)
         return status;
     npk_store_state now;
-    status = read_published_end(core, &now, err);
+    status = npk_view_state(core, &now, err);
     /* Not by LSN: the published end may lie behind the void record of an aborted transaction, which is nobody's loss. */
     if (status == NPK_OK && now.next_transaction < published->next_transaction) {
         atomic_store(&core->control->poison_lost_lsn, now.end.lsn);
@@ -304,7 +290,7 @@ static npk_status keep_transactions(npk_core *core, const npk_store_state *publi
 npk_status npk_recover_tail(npk_core *core, bool discard, npk_error *err)
 {
     npk_store_state published;
-    npk_status status = read_published_end(core, &published, err);
+    npk_status status = npk_view_state(core, &published, err);
     if (status != NPK_OK)
         return status;
     if (discard || atomic_load(&core->control->poison))

@@ -75,6 +75,20 @@ void npk_view_end(npk_core *core, npk_kv *kv)
     (void)pthread_rwlock_unlock(&core->index_lock);
 }
 
+npk_status npk_view_state(npk_core *core, npk_store_state *state, npk_error *err)
+{
+    npk_kv *kv = NULL;
+    npk_status status = npk_view_begin(core, &kv, err);
+    if (status != NPK_OK)
+        return status;
+    bool found = false;
+    status = npk_catalog_get_state(kv, state, &found, err);
+    npk_view_end(core, kv);
+    if (status == NPK_OK && !found)
+        status = npk_catalog_fail(err, NPK_TABLE_STORE);
+    return status;
+}
+
 npk_status npk_view_begin_write(npk_core *core, npk_kv **kv, npk_error *err)
 {
     if (atomic_load(&core->control->index_name) != core->index_name) {

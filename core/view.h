@@ -12,6 +12,9 @@ void npk_view_end(npk_core *core, npk_kv *kv);
 /* Open the index that control names: *name is which one. */
 npk_status npk_view_open_index(npk_core *core, uint64_t *name, npk_index **index, npk_error *err);
 
+/* The published state by itself. */
+npk_status npk_view_state(npk_core *core, npk_store_state *state, npk_error *err);
+
 /* For the holder of the writer lock: a view that collects changes. Nobody else publishes, so it may live as long as the lock; it holds no read
  * transaction but keeps the index from being swapped by anyone but its own thread. */
 npk_status npk_view_begin_write(npk_core *core, npk_kv **kv, npk_error *err);

@@ -91,20 +91,6 @@ static void say_who_writes(npk_core *core)
     }
 }
 
-static npk_status read_state(npk_core *core, npk_store_state *state, npk_error *err)
-{
-    npk_kv *kv = NULL;
-    npk_status status = npk_view_begin(core, &kv, err);
-    if (status != NPK_OK)
-        return status;
-    bool found = false;
-    status = npk_catalog_get_state(kv, state, &found, err);
-    npk_view_end(core, kv);
-    if (status == NPK_OK && !found)
-        status = npk_catalog_fail(err, NPK_TABLE_STORE);
-    return status;
-}
-
 static bool same_end(const npk_wal_end *a, const npk_wal_end *b)
 {
     return a->lsn == b->lsn && a->epoch == b->epoch && a->seq == b->seq;
@@ -115,7 +101,7 @@ static npk_status prepare(npk_core *core, npk_store_state *state, npk_error *err
 {
     npk_status status = npk_locks_check_name(core->io, core->root, core->lock_file, err);
     if (status == NPK_OK)
-        status = read_state(core, state, err);
+        status = npk_view_state(core, state, err);
     bool tail = false;
     if (status == NPK_OK)
         tail = atomic_load(&core->control->poison) || atomic_load(&core->control->writer_active);
@@ -128,7 +114,7 @@ static npk_status prepare(npk_core *core, npk_store_state *state, npk_error *err
     if (status == NPK_OK && tail) {
         status = npk_recover_tail(core, false, err);
         if (status == NPK_OK)
-            status = read_state(core, state, err);
+            status = npk_view_state(core, state, err);
     }
     if (status != NPK_OK)
         return status;
@@ -332,7 +318,7 @@ npk_status npk_writer_flush(npk_core *core, npk_error *err)
     for (int tries = 0;; tries++) {
         uint64_t generation = atomic_load(&core->control->generation);
         npk_store_state state;
-        npk_status status = read_state(core, &state, err);
+        npk_status status = npk_view_state(core, &state, err);
         if (status != NPK_OK || state.end.lsn <= atomic_load(&core->control->durable_lsn))
             return status;
         npk_error reason = {0};
