@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import errno
+import operator
 import os
+import sys
 import weakref
 from _thread import RLock
 from collections.abc import Mapping
@@ -14,8 +17,8 @@ from . import _core
 from ._attrs import Attributes, ReadOnlyAttributes, check_name
 from ._dtypes import as_array, contiguous, convert, decode, encode
 from ._errors import (ClosedError, CorruptError, ExistsError, FormatError, InvalidArgumentError,
-                      InvalidTypeError, NotFoundError, NumPackError, ReadOnlyError, ShapeError, StoreExistsError,
-                      StoreNotFoundError, WrongUseError, about_path)
+                      InvalidTypeError, NoSpaceError, NotFoundError, NumPackError, ReadOnlyError, ShapeError,
+                      StoreExistsError, StoreIOError, StoreNotFoundError, WrongUseError, about_path)
 from ._indices import resolve
 from ._lazy import LazyArray, load_copy, load_mapped, read_rows
 from ._transaction import Transaction, check_sync, forget_inherited, holds_store
@@ -85,16 +88,60 @@ class _EmptySource:
 
 _EMPTY = _EmptySource()
 
+# What stats() has of a store that does not exist yet: the numbers of npk_stats, all zero.
+_NUMBERS = ("durable_lsn", "checkpoint_lsn", "log_size", "log_segment_count", "log_file_size", "pending_size",
+            "pending_row_count", "column_file_count", "column_file_size", "dead_file_count", "array_count", "pin_lsn",
+            "commits", "syncs", "bytes_logged", "bytes_folded", "folds", "checkpoints", "reclaims", "segment_rolls",
+            "recoveries", "last_fold_us", "last_checkpoint_us")
+
 
 def _whole(value, name, low=0, high=2 ** 63):
     """An option that is a whole number."""
     try:
-        number = value.__index__()
-    except AttributeError:
+        number = operator.index(value)
+    except TypeError:
         raise InvalidTypeError(f"{name} must be an int, not {type(value).__name__}") from None
     if not low <= number < high or isinstance(value, bool):
         raise InvalidArgumentError(f"{name} must be at least {low} and below {high}, not {value!r}")
     return number
+
+
+def _belongs_to_rust(path):
+    """Whether a directory was written by the Rust package: it writes the names of its arrays only when it is closed."""
+    if os.path.lexists(os.path.join(path, "FORMAT")):
+        return False
+    if os.path.lexists(os.path.join(path, "metadata.npkm")):
+        return True
+    try:
+        with os.scandir(path) as entries:
+            return any(entry.name.startswith("data_") and entry.name.endswith(".npkd") for entry in entries)
+    except OSError:  # opening says what is wrong with the path
+        return False
+
+
+def _make_parents(path):
+    """Create the directories above a store, and make each durable in the one above it. Whether there were any."""
+    missing, parent = [], os.path.dirname(path)
+    while not os.path.lexists(parent):
+        missing.append(parent)
+        parent = os.path.dirname(parent)
+    try:
+        for directory in reversed(missing):
+            try:
+                os.mkdir(directory)
+            except FileExistsError:  # another process was quicker
+                pass
+            descriptor = os.open(os.path.dirname(directory), os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        cls = {errno.EACCES: ReadOnlyError, errno.EPERM: ReadOnlyError, errno.EROFS: ReadOnlyError,
+               errno.ENOSPC: NoSpaceError, errno.EDQUOT: NoSpaceError}.get(error.errno, StoreIOError)
+        raise cls(f"open store {path!r}: could not create directory {directory!r}: {os.strerror(error.errno)}",
+                  errno=error.errno) from None
+    return bool(missing)
 
 
 class NumPack:
@@ -161,7 +208,10 @@ class NumPack:
                  sync_interval_ms: int = 100, busy_timeout: float | None = 60.0, segment_size: int = 0,
                  checkpoint_log_size: int = 0, pending_limit: int = 0, bulk_size: int = 0, background: bool = True,
                  network: bool = False) -> None:
-        name = os.fspath(filename)
+        try:
+            name = os.fspath(filename)
+        except TypeError:
+            name = None
         if not isinstance(name, str):
             raise InvalidTypeError(f"filename must be a str or path-like, not {type(filename).__name__}")
         if not name or "\0" in name:
@@ -252,7 +302,7 @@ class NumPack:
 
     def _open_once(self, create):
         path = self._abspath
-        if os.path.lexists(os.path.join(path, "metadata.npkm")) and not os.path.lexists(os.path.join(path, "FORMAT")):
+        if _belongs_to_rust(path):
             raise FormatError(f"open store {self._filename!r}: the directory belongs to the Rust package of this name; "
                               f"convert it with: python -m numpack.migrate {self._filename}")
         mode = self._mode
@@ -264,13 +314,18 @@ class NumPack:
             number = _EXCLUSIVE
         else:
             number = _CREATE
-        try:
-            core = _core.open_store(path, number, **self._options)
-        except NumPackError as error:
-            named = about_path(error)
-            if isinstance(named, StoreNotFoundError) and not create and mode in ("a", "w", "x"):
-                return None
-            raise named from None
+        while True:
+            try:
+                core = _core.open_store(path, number, **self._options)
+                break
+            except NumPackError as error:
+                named = about_path(error)
+            if isinstance(named, StoreNotFoundError):
+                if not create and mode in ("a", "w", "x"):
+                    return None
+                if number in (_CREATE, _EXCLUSIVE) and _make_parents(path):
+                    continue
+            raise named
         try:
             if mode == "x" and number == _UPDATE and not self._created:
                 raise StoreExistsError(f"open store {self._filename!r}: there is a store already")
@@ -401,7 +456,10 @@ class NumPack:
                 raise WrongUseError(f"store {self._filename!r}: strict context mode: use it inside a with block")
             if self._warn:
                 import warnings
-                warnings.warn(f"store {self._filename!r} is used outside a with block", UserWarning, stacklevel=4)
+                frame, level = sys._getframe(), 1
+                while frame is not None and frame.f_globals.get("__name__", "").startswith((__package__, "collections.")):
+                    frame, level = frame.f_back, level + 1
+                warnings.warn(f"store {self._filename!r} is used outside a with block", UserWarning, stacklevel=level)
 
     def _reading(self):
         """Where to read: the transaction that the caller owns, the store, or nothing at all."""
@@ -538,6 +596,9 @@ class NumPack:
         DTypeError
             The values do not fit the stored dtype, which never changes.
         """
+        self._append(arrays, casting, True)
+
+    def _append(self, arrays, casting, create):
         items = _check_arrays(arrays)
         _check_casting(casting)
         self._settle([name for name, _ in items])
@@ -548,6 +609,8 @@ class NumPack:
                 try:
                     array = txn.array_open(name)
                 except NotFoundError:
+                    if not create:
+                        raise
                     item = _prepare(name, value)
                     if item[4]:
                         raise ShapeError(f"array {name!r}: append takes rows with their axis; use x[None]",
@@ -634,11 +697,12 @@ class NumPack:
         if isinstance(array_name, str):
             names = [array_name]
         elif isinstance(array_name, (list, tuple, set, frozenset)):
-            names = list(dict.fromkeys(array_name))
+            names = list(array_name)
         else:
             raise InvalidTypeError(f"array_name must be a str or a list of str, not {type(array_name).__name__}")
         for name in names:
             check_name(name)
+        names = list(dict.fromkeys(names))
         self._settle(names, True)
 
         def apply(txn):
@@ -763,7 +827,7 @@ class NumPack:
     def _array_open(self, name):
         try:
             return self._reading().array_open(name)
-        except UnicodeEncodeError:
+        except (ValueError, NotFoundError):  # perhaps what no array can be named
             check_name(name)
             raise
 
@@ -860,7 +924,11 @@ class NumPack:
     # ---- mapping of names ----------------------------------------------------------------------------------
 
     def __contains__(self, array_name: object) -> bool:
-        return isinstance(array_name, str) and bool(array_name) and self.has_array(array_name)
+        self._reading()  # the checks
+        try:
+            return self.has_array(array_name)
+        except InvalidArgumentError:  # what no array can be named
+            return False
 
     def __len__(self):
         return len(self._reading().list_arrays())
@@ -1019,8 +1087,8 @@ class NumPack:
 
     def flush(self) -> None:
         """Make every commit durable now, whatever the level."""
-        if self._mode != "r" and self._reading() is not _EMPTY:
-            (self._core or self._writable()).flush()
+        if self._reading() is not _EMPTY and self._mode != "r":
+            self._core.flush()
 
     def verify(self) -> list[dict[str, Any]]:
         """Read everything and compare checksums and references.
@@ -1051,10 +1119,14 @@ class NumPack:
         return []
 
     def stats(self) -> dict[str, Any]:
-        """Gauges and counters of the store as a dict, with the pending rows of each array."""
+        """Gauges and counters of the store as a dict, with the pending rows of each array.
+
+        Sizes are in bytes, times in microseconds since 1970, 0: never. ``worker_reason`` says what the background thread
+        did last or waits for, and ``pin_lsn`` which state a reader still holds: why space is not given back yet.
+        """
         self._reading()
         if self._core is None:
-            return {"position": (0, 0), "array_count": 0, "pending_rows": {}}
+            return {"position": (0, 0), **dict.fromkeys(_NUMBERS, 0), "worker_reason": "", "pending_rows": {}}
         result = self._core.stats()
         result["pending_rows"] = {name: array.pending_row_count for name, array in self._open_all().items()}
         return result
@@ -1210,16 +1282,17 @@ class ArrayHandle:
         self._npk.replace({self._name: value}, key)
 
     def append(self, rows: ArrayLike, *, casting: str = "safe") -> None:
-        """Add rows behind the array."""
-        if not self._npk.has_array(self._name):
-            raise NotFoundError(f"array {self._name!r}: there is no such array", array=self._name)
-        self._npk.append({self._name: rows}, casting=casting)
+        """Add rows behind the array, which must be there."""
+        self._npk._append({self._name: rows}, casting, False)
 
     def drop(self, indexes: Indices | None = None) -> None:
         """Remove rows; without indices, the array."""
         self._npk.drop(self._name, indexes)
 
     def __array__(self, dtype=None, copy=None):
+        if copy is False:
+            raise InvalidArgumentError(f"array {self._name!r}: cannot give the rows without a copy; load it lazily",
+                                       array=self._name)
         array = self._npk.load(self._name)
         return array if dtype is None else array.astype(dtype, copy=False)
 
@@ -1276,9 +1349,10 @@ class Snapshot(Mapping):
         return len(self._source().list_arrays())
 
     def __contains__(self, name):
+        source = self._source()
         try:
-            self._source().array_open(name)
-        except (NotFoundError, TypeError, UnicodeEncodeError):
+            source.array_open(check_name(name))
+        except (NotFoundError, InvalidArgumentError):
             return False
         return True
 
