@@ -223,8 +223,10 @@ npk_status npk_list_attrs(const npk_source *source, const char *array,
     bool found = true;
     if (array)
         status = npk_catalog_find_array(view.kv, array, &id, &found, err);
-    if (status == NPK_OK && !found)
+    if (status == NPK_OK && !found) {
         status = npk_fail(err, NPK_NOT_FOUND, "no array \"%s\"", array);
+        npk_error_set_array(err, array);
+    }
     uint8_t prefix[8];
     if (status == NPK_OK)
         status = npk_kv_scan(view.kv, NPK_TABLE_ATTRS, prefix, npk_key_u64(prefix, id), NULL, 0, copy_listed, &listing, err);

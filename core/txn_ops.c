@@ -711,8 +711,10 @@ static npk_status check_free_name(npk_txn *txn, const char *name, npk_error *err
     npk_status status = check_name(name, "array name", err);
     if (status == NPK_OK)
         status = npk_catalog_find_array(txn->kv, name, &other, &found, err);
-    if (status == NPK_OK && found)
+    if (status == NPK_OK && found) {
         status = npk_fail(err, NPK_EXISTS, "array \"%s\" is there already", name);
+        npk_error_set_array(err, name); /* this one is in the way, not the one that the operation starts from */
+    }
     return status;
 }
 

@@ -90,7 +90,7 @@ def as_array(value, name):
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise ShapeError(f"array {name!r}: {error}", array=name) from None
+        raise ShapeError(f"array {name!r}: {error}".rstrip("."), array=name) from None
     if masked is not None and isinstance(value, (list, tuple)) and _holds_masked(value, masked):
         raise _masked(name)
     return array
