@@ -235,6 +235,21 @@ def test_close_and_leaving_with_report_failures(path):
         real.close()
 
 
+def test_close_has_nothing_to_report_of_a_directory_that_is_gone(path):
+    class Failing:
+        def close(self):
+            raise numpack.StoreIOError("close: could not fold", errno=2)
+
+    npk = NumPack(path)
+    npk.open()
+    real, npk._core = npk._core, Failing()
+    shutil.rmtree(path)
+    npk.close()
+    assert npk.is_closed
+    real.close()
+    assert not path.exists()
+
+
 # ---- deliberate differences --------------------------------------------------------------------------------------
 
 

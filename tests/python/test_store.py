@@ -1072,6 +1072,7 @@ def test_views_of_the_mapping_are_of_one_moment(npk):
     assert dict(npk.items()).keys() == {"a", "c"}
     before = iter(npk)
     npk.save({"d": [1]})
+    npk.drop("c")
     assert list(before) == ["a", "c"]
 
 
@@ -1159,6 +1160,23 @@ def test_update_folds_one_array_and_compact_all(npk):
     npk.compact()
     stats = npk.stats()
     assert stats["pending_rows"] == {"a": 0, "b": 0} and stats["pending_size"] == 0 == stats["pending_row_count"]
+
+
+def test_a_checkpoint_bounds_recovery_at_once(path, rng):
+    with NumPack(path, background=False) as npk:
+        npk.save({"a": rng.random(1000)})
+        before = npk.stats()
+        assert before["log_size"] >= 8000
+        npk.checkpoint()
+        stats = npk.stats()
+        assert stats["checkpoints"] == before["checkpoints"] + 1 and stats["log_size"] < 1000
+        assert stats["checkpoint_lsn"] >= before["position"][1] and stats["folds"] == 0 and stats["pending_rows"] == {"a": 1000}
+        with npk.transaction():
+            npk.append({"a": [1.5]})
+            npk.checkpoint()  # after the commit
+            npk.compact()
+            assert npk.stats()["checkpoints"] == stats["checkpoints"]
+        assert npk.stats()["checkpoints"] > stats["checkpoints"] and npk.stats()["pending_rows"] == {"a": 0}
 
 
 def test_stats_tell_about_log_syncs_and_space(path, rng):
