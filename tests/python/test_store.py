@@ -896,8 +896,8 @@ def test_loading_everything_gives_a_mapping_of_one_moment(npk, monkeypatch, opti
     npk.save({"b": [1, 2], "a": [3]})
     loads = []
     for function in ("load_copy", "load_mapped"):
-        real = getattr(numpack._store, function)
-        monkeypatch.setattr(numpack._store, function, lambda *args, real=real: loads.append(1) or real(*args))
+        real = getattr(numpack._mappings, function)
+        monkeypatch.setattr(numpack._mappings, function, lambda *args, real=real: loads.append(1) or real(*args))
     everything = npk.load(**options)
     npk.save({"a": [9], "c": [3]})
     npk.drop("b")
