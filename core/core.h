@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "catalog.h"
 #include "column.h"
 #include "control.h"
 #include "index.h"
@@ -58,6 +59,7 @@ typedef struct npk_core {
     uint64_t device, inode;         /* of the store directory */
     npk_file *root;                 /* holds the inode while this lives */
     npk_file *columns_directory, *checkpoint_directory, *index_directory, *lock_file;
+    npk_file_info lock_info;        /* of lock_file */
     char *path;
     uint8_t uuid[16];
     uint64_t created_us;
@@ -95,6 +97,8 @@ typedef struct npk_core {
     pthread_mutex_t cache_mutex;
     npk_cached_array cache[NPK_ARRAY_CACHE_SIZE]; /* cache_mutex */
     uint64_t cache_tick;
+    npk_store_state known_state;    /* cache_mutex: the published state of index known_index at version known_version (0: none) */
+    uint64_t known_index, known_version;
 
     /* worker_mutex */
     pthread_mutex_t worker_mutex;

@@ -271,10 +271,9 @@ static npk_status open_tree(npk_index *index, bool create, npk_error *err)
     if (rc) {
         mdb_txn_abort(txn);
     } else {
-        sigset_t before;
-        npk_thread_hold_file_size_signal(&before);
+        npk_thread_hold_file_size_signal();
         rc = mdb_txn_commit(txn); /* keeps the handle, also when it only read */
-        npk_thread_release_file_size_signal(&before, rc != 0);
+        npk_thread_release_file_size_signal(rc != 0);
     }
     return rc ? fail_lmdb(err, rc, create ? "create the tree of" : "open the tree of") : NPK_OK;
 }
@@ -383,10 +382,9 @@ npk_status npk_index_open(const npk_io *io, npk_file *index_directory, const cha
         rc = mdb_env_set_mapsize(opened->env, (size_t)size);
     }
     if (rc == 0) {
-        sigset_t before;
-        npk_thread_hold_file_size_signal(&before);
+        npk_thread_hold_file_size_signal();
         rc = mdb_env_open(opened->env, path, MDB_NOSYNC | MDB_NOMETASYNC | MDB_NOTLS, 0666);
-        npk_thread_release_file_size_signal(&before, rc != 0);
+        npk_thread_release_file_size_signal(rc != 0);
     }
     if (rc) {
         status = fail_lmdb(err, rc, "open");
@@ -800,10 +798,9 @@ npk_status npk_index_publish(npk_index *index, npk_kv *changes, npk_error *err)
         return NPK_OK;
     for (unsigned attempt = 0;; attempt++) {
         int rc = 0;
-        sigset_t before;
-        npk_thread_hold_file_size_signal(&before); /* a large change is written before the commit already */
+        npk_thread_hold_file_size_signal(); /* a large change is written before the commit already */
         npk_status status = try_publish(index, changes, &rc, err);
-        npk_thread_release_file_size_signal(&before, status != NPK_OK);
+        npk_thread_release_file_size_signal(status != NPK_OK);
         if (status == NPK_OK || (rc != MDB_MAP_RESIZED && rc != MDB_MAP_FULL) || attempt >= RETRY_COUNT)
             return status;
         uint64_t used, map_size;

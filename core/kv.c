@@ -138,29 +138,32 @@ static npk_status fill(npk_buffer *buffer, const uint8_t *bytes, size_t size, np
     return buffer->failed ? npk_fail(err, NPK_NO_MEMORY, "could not allocate %zu bytes for an index entry", size) : NPK_OK;
 }
 
+npk_status npk_kv_find(npk_kv *kv, npk_table table, const void *key, size_t key_size, const uint8_t **value, size_t *value_size,
+                       bool *found, npk_error *err)
+{
+    const npk_overlay_entry *changed = npk_overlay_find(kv->overlay, table, key, key_size);
+    if (changed || !kv->base) {
+        *found = changed && changed->state == NPK_OVERLAY_PUT;
+        if (*found) {
+            *value = changed->value;
+            *value_size = changed->value_size;
+        }
+        return NPK_OK;
+    }
+    return npk_index_get(kv->reader, table, key, key_size, value, value_size, found, err);
+}
+
 npk_status npk_kv_get(npk_kv *kv, npk_table table, const void *key, size_t key_size, npk_buffer *value, bool *found,
                       npk_error *err)
 {
     npk_buffer_clear(value);
-    const npk_overlay_entry *changed = npk_overlay_find(kv->overlay, table, key, key_size);
-    if (changed || !kv->base) {
-        if (changed && changed->state == NPK_OVERLAY_PUT) {
-            npk_status status = fill(value, changed->value, changed->value_size, err);
-            if (status != NPK_OK)
-                return status;
-            *found = true;
-            return NPK_OK;
-        }
-        *found = false;
-        return NPK_OK;
-    }
     npk_status status = npk_kv_begin_read(kv, err);
     if (status != NPK_OK)
         return status;
     const uint8_t *bytes = NULL;
     size_t size = 0;
     bool there = false;
-    status = npk_index_get(kv->reader, table, key, key_size, &bytes, &size, &there, err);
+    status = npk_kv_find(kv, table, key, key_size, &bytes, &size, &there, err);
     if (status == NPK_OK && there)
         status = fill(value, bytes, size, err);
     npk_kv_end_read(kv);

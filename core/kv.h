@@ -29,6 +29,9 @@ npk_index *npk_kv_base(const npk_kv *kv);
 npk_status npk_kv_begin_read(npk_kv *kv, npk_error *err);
 void npk_kv_end_read(npk_kv *kv);
 
+/* Only between begin_read and end_read: the value where it lies, good until the view changes or the reading ends. */
+npk_status npk_kv_find(npk_kv *kv, npk_table table, const void *key, size_t key_size, const uint8_t **value, size_t *value_size,
+                       bool *found, npk_error *err);
 /* *value is cleared and filled. found = false: no such key, value empty. */
 npk_status npk_kv_get(npk_kv *kv, npk_table table, const void *key, size_t key_size, npk_buffer *value, bool *found,
                       npk_error *err);

@@ -75,8 +75,41 @@ void npk_view_end(npk_core *core, npk_kv *kv)
     (void)pthread_rwlock_unlock(&core->index_lock);
 }
 
+/* A moment of the store: which index, and which state of it. A rebuilt index counts anew, and after a loss the same LSNs may be given
+ * again, so nothing of another index is compared. */
+struct moment {
+    uint64_t index_name, version; /* version 0: not to be trusted */
+};
+
+static struct moment moment_now(npk_core *core)
+{
+    (void)pthread_rwlock_rdlock(&core->index_lock);
+    struct moment now = {.index_name = core->index_name};
+    if (atomic_load(&core->control->index_name) == core->index_name)
+        now.version = npk_index_version(core->index);
+    (void)pthread_rwlock_unlock(&core->index_lock);
+    return now;
+}
+
+static void know_state(npk_core *core, const npk_store_state *state, struct moment when)
+{
+    (void)pthread_mutex_lock(&core->cache_mutex);
+    core->known_state = *state;
+    core->known_index = when.index_name;
+    core->known_version = when.version;
+    (void)pthread_mutex_unlock(&core->cache_mutex);
+}
+
 npk_status npk_view_state(npk_core *core, npk_store_state *state, npk_error *err)
 {
+    struct moment now = moment_now(core);
+    (void)pthread_mutex_lock(&core->cache_mutex);
+    bool known = now.version && core->known_version == now.version && core->known_index == now.index_name;
+    if (known)
+        *state = core->known_state;
+    (void)pthread_mutex_unlock(&core->cache_mutex);
+    if (known)
+        return NPK_OK;
     npk_kv *kv = NULL;
     npk_status status = npk_view_begin(core, &kv, err);
     if (status != NPK_OK)
@@ -86,7 +119,14 @@ npk_status npk_view_state(npk_core *core, npk_store_state *state, npk_error *err
     npk_view_end(core, kv);
     if (status == NPK_OK && !found)
         status = npk_catalog_fail(err, NPK_TABLE_STORE);
+    if (status == NPK_OK)
+        know_state(core, state, now); /* the moment was asked before: at worst the state looks older than it is */
     return status;
+}
+
+void npk_view_published(npk_core *core, const npk_store_state *state)
+{
+    know_state(core, state, moment_now(core)); /* the writer lock: nobody has published since */
 }
 
 npk_status npk_view_begin_write(npk_core *core, npk_kv **kv, npk_error *err)
@@ -111,22 +151,6 @@ npk_array_sources npk_view_sources(npk_core *core)
 {
     npk_array_sources sources = {.io = core->io, .wal = core->wal, .columns = core->columns};
     return sources;
-}
-
-/* A moment of the store: which index, and which state of it. A rebuilt index counts anew, and after a loss the same LSNs may be given
- * again, so nothing of another index is compared. */
-struct moment {
-    uint64_t index_name, version; /* version 0: not to be trusted */
-};
-
-static struct moment moment_now(npk_core *core)
-{
-    (void)pthread_rwlock_rdlock(&core->index_lock);
-    struct moment now = {.index_name = core->index_name};
-    if (atomic_load(&core->control->index_name) == core->index_name)
-        now.version = npk_index_version(core->index);
-    (void)pthread_rwlock_unlock(&core->index_lock);
-    return now;
 }
 
 static npk_array *cache_find(npk_core *core, const char *name, struct moment now)

@@ -99,7 +99,7 @@ static bool same_end(const npk_wal_end *a, const npk_wal_end *b)
 /* With the lock held: the state to go on from, and the log positioned behind it. */
 static npk_status prepare(npk_core *core, npk_store_state *state, npk_error *err)
 {
-    npk_status status = npk_locks_check_name(core->io, core->root, core->lock_file, err);
+    npk_status status = npk_locks_check_name(core->io, core->root, &core->lock_info, err);
     if (status == NPK_OK)
         status = npk_view_state(core, state, err);
     bool tail = false;
@@ -109,8 +109,6 @@ static npk_status prepare(npk_core *core, npk_store_state *state, npk_error *err
     bool known = atomic_load(&core->control->generation) == core->log_generation && same_end(&core->log_end, &state->end);
     if (status == NPK_OK && !tail && !known)
         status = npk_wal_has_tail(core->wal, &state->end, &tail, err);
-    else if (status == NPK_OK && !tail)
-        status = npk_wal_has_segment(core->wal, state->end.seq + 1, &tail, err); /* one look at a name: to go on before it would lose rows */
     if (status == NPK_OK && tail) {
         status = npk_recover_tail(core, false, err);
         if (status == NPK_OK)
@@ -176,12 +174,14 @@ static uint64_t known_watermark(npk_core *core)
 static npk_status publish(npk_core *core, npk_kv *kv, npk_error *err)
 {
     npk_wal_end end = npk_wal_get_end(core->wal);
-    npk_status status = npk_apply_end(kv, &end, err);
+    npk_store_state state;
+    npk_status status = npk_apply_end(kv, &end, &state, err);
     if (status == NPK_OK)
         status = npk_index_publish(core->index, kv, err);
     npk_kv_clear(kv);
     if (status == NPK_OK) {
         core->log_end = end;
+        npk_view_published(core, &state);
         return NPK_OK;
     }
     npk_status rebuilt = npk_recover_build_index(core, 0, err);
