@@ -41,9 +41,18 @@ enum {
 #define ALLOCATION_STEP_MAX ((uint64_t)1 << 20)
 #define ALIVE_BASE ((uint64_t)1 << 40) /* in lock.mdb, far behind every pid */
 
-/* All tables lie in one tree, the environment's own: the first byte of a key is its table. A commit changes an entry or two in each of five
- * tables; with a tree each that is eight pages to copy and write, in the one tree of a usual store it is three. Measured for a durable one-row
- * commit, the sync of 87 us included: 130 us with a tree for each table, 115 us with one. */
+/* All tables lie in one tree, the environment's own: the first byte of a key is the place of its table in this order. A commit changes an entry
+ * or two in each of five tables; with a tree each that is eight pages to copy and write, in the one tree of a usual store three or four.
+ * What an append touches lies side by side at the end of the tree, so that most commits change one leaf. Measured for a durable one-row
+ * commit, the sync of 87 us included: 130 us with a tree for each table, 115 us with one, another 2 us less in this order. */
+const npk_table npk_index_order[NPK_TABLE_COUNT] = {
+    NPK_TABLE_NAMES, NPK_TABLE_ATTRS, NPK_TABLE_SUMS, NPK_TABLE_ROWS, NPK_TABLE_PLACES, NPK_TABLE_MAP, NPK_TABLE_ARRAYS, NPK_TABLE_STORE,
+};
+static const uint8_t place_in_order[NPK_TABLE_COUNT] = {
+    [NPK_TABLE_NAMES] = 0, [NPK_TABLE_ATTRS] = 1, [NPK_TABLE_SUMS] = 2, [NPK_TABLE_ROWS] = 3,
+    [NPK_TABLE_PLACES] = 4, [NPK_TABLE_MAP] = 5, [NPK_TABLE_ARRAYS] = 6, [NPK_TABLE_STORE] = 7,
+};
+
 typedef struct table_key {
     uint8_t bytes[1 + NPK_KEY_MAX];
     MDB_val value;
@@ -54,7 +63,7 @@ static bool make_key(table_key *made, npk_table table, const void *key, size_t k
 {
     if (key_size > NPK_KEY_MAX)
         return false;
-    made->bytes[0] = (uint8_t)table;
+    made->bytes[0] = place_in_order[table];
     if (key_size)
         memcpy(made->bytes + 1, key, key_size);
     made->value.mv_data = made->bytes;
@@ -64,7 +73,7 @@ static bool make_key(table_key *made, npk_table table, const void *key, size_t k
 
 static bool is_in_table(const MDB_val *key, npk_table table)
 {
-    return key->mv_size >= 1 && *(const uint8_t *)key->mv_data == (uint8_t)table;
+    return key->mv_size >= 1 && *(const uint8_t *)key->mv_data == place_in_order[table];
 }
 
 struct npk_index_reader {

@@ -23,6 +23,9 @@ int npk_index_remove(const npk_io *io, npk_file *index_directory, const char *na
 /* After fork, in the child: give descriptors back without touching the shared lock table; the memory stays. */
 void npk_index_abandon(npk_index *index);
 
+/* The tables in the order they have in the tree: changes come in this order. */
+extern const npk_table npk_index_order[NPK_TABLE_COUNT];
+
 /* LMDB's last transaction id: changes with every publish; costs tens of nanoseconds. */
 uint64_t npk_index_version(npk_index *index);
 

@@ -380,7 +380,8 @@ npk_status npk_kv_changes(npk_kv *kv,
                                               const uint8_t *value, size_t value_size, npk_error *err),
                           void *context, npk_error *err)
 {
-    for (npk_table table = 0; table < NPK_TABLE_COUNT; table++) {
+    for (unsigned i = 0; i < NPK_TABLE_COUNT; i++) {
+        npk_table table = npk_index_order[i];
         npk_overlay_place place;
         const npk_overlay_entry *changed = npk_overlay_at_or_after(kv->overlay, table, "", 0, &place);
         for (; changed; changed = npk_overlay_next(&place)) {

@@ -63,7 +63,7 @@ void npk_kv_forget_marks(npk_kv *kv);
 
 size_t npk_kv_change_count(const npk_kv *kv);
 size_t npk_kv_change_size(const npk_kv *kv); /* bytes of keys and values */
-/* Changes in (table, key) order; value NULL: deleted. */
+/* Changes in the order of the index: tables as npk_index_order has them, then keys. value NULL: deleted. */
 npk_status npk_kv_changes(npk_kv *kv,
                           npk_status (*visit)(void *context, npk_table table, const uint8_t *key, size_t key_size,
                                               const uint8_t *value, size_t value_size, npk_error *err),
