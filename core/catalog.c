@@ -120,13 +120,11 @@ static bool state_decode(const uint8_t *bytes, size_t size, npk_store_state *sta
 
 npk_status npk_catalog_get_state(npk_kv *kv, npk_store_state *state, bool *found, npk_error *err)
 {
-    npk_status status = npk_kv_begin_read(kv, err);
-    if (status != NPK_OK)
-        return status;
+    npk_kv_begin_read(kv);
     const uint8_t *value = NULL;
     size_t size = 0;
     bool there = false;
-    status = npk_kv_find(kv, NPK_TABLE_STORE, state_key, sizeof state_key - 1, &value, &size, &there, err);
+    npk_status status = npk_kv_find(kv, NPK_TABLE_STORE, state_key, sizeof state_key - 1, &value, &size, &there, err);
     if (status == NPK_OK && there) {
         npk_store_state decoded;
         if (state_decode(value, size, &decoded))
@@ -211,13 +209,11 @@ npk_status npk_catalog_find_array(npk_kv *kv, const char *name, uint64_t *id, bo
         *found = false;
         return NPK_OK;
     }
-    npk_status status = npk_kv_begin_read(kv, err);
-    if (status != NPK_OK)
-        return status;
+    npk_kv_begin_read(kv);
     const uint8_t *value = NULL;
     size_t size = 0;
     bool there = false;
-    status = npk_kv_find(kv, NPK_TABLE_NAMES, name, name_size, &value, &size, &there, err);
+    npk_status status = npk_kv_find(kv, NPK_TABLE_NAMES, name, name_size, &value, &size, &there, err);
     if (status == NPK_OK && there) {
         if (size == 8)
             *id = npk_get_u64(value);
@@ -234,13 +230,11 @@ npk_status npk_catalog_get_array(npk_kv *kv, uint64_t id, npk_array_record *reco
 {
     uint8_t key[8];
     size_t key_size = npk_key_u64(key, id);
-    npk_status status = npk_kv_begin_read(kv, err);
-    if (status != NPK_OK)
-        return status;
+    npk_kv_begin_read(kv);
     const uint8_t *value = NULL;
     size_t size = 0;
     bool there = false;
-    status = npk_kv_find(kv, NPK_TABLE_ARRAYS, key, key_size, &value, &size, &there, err);
+    npk_status status = npk_kv_find(kv, NPK_TABLE_ARRAYS, key, key_size, &value, &size, &there, err);
     if (status == NPK_OK && there) {
         npk_array_record decoded;
         const char *descr = NULL;
@@ -374,13 +368,11 @@ npk_status npk_catalog_get_container(npk_kv *kv, uint8_t kind, uint64_t id, npk_
 {
     uint8_t key[9];
     size_t key_size = npk_key_place(key, kind, id);
-    npk_status status = npk_kv_begin_read(kv, err);
-    if (status != NPK_OK)
-        return status;
+    npk_kv_begin_read(kv);
     const uint8_t *value = NULL;
     size_t size = 0;
     bool there = false;
-    status = npk_kv_find(kv, NPK_TABLE_PLACES, key, key_size, &value, &size, &there, err);
+    npk_status status = npk_kv_find(kv, NPK_TABLE_PLACES, key, key_size, &value, &size, &there, err);
     if (status == NPK_OK && there) {
         npk_container decoded;
         if (npk_container_decode(value, size, &decoded))

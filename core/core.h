@@ -85,6 +85,7 @@ typedef struct npk_core {
     pthread_mutex_t writer_mutex;
     pthread_cond_t writer_free;
     bool writer_held;
+    npk_kv *writer_kv;              /* the view of the last transaction, for the next one; NULL while in use */
     npk_wal_end log_end;            /* where the log's writing side stands; valid while generation fits */
     uint64_t log_generation;
 
@@ -111,6 +112,7 @@ typedef struct npk_core {
     _Atomic uint64_t commits, folds, checkpoints, reclaims, recoveries, bytes_folded;
     _Atomic uint64_t last_fold_us, last_checkpoint_us, last_commit_us_monotonic;
     _Atomic uint64_t logged_since_fold;       /* bytes, to decide when to look closer */
+    _Atomic uint64_t seen_lsn;                /* published end as the last transaction of this process found it */
     _Atomic uint64_t checkpoint_lsn;          /* newest known */
     _Atomic uint64_t older_checkpoint_lsn;    /* the other kept one, 0: none */
 } npk_core;

@@ -771,7 +771,7 @@ static npk_status publish_change(void *context, npk_table table, const uint8_t *
 }
 
 /* One attempt. *lmdb_rc: why it failed, for what the caller can do about it. */
-static npk_status try_publish(npk_index *index, npk_kv *changes, int *lmdb_rc, npk_error *err)
+static npk_status try_publish(npk_index *index, npk_kv *changes, uint64_t *version, int *lmdb_rc, npk_error *err)
 {
     publisher p = {.index = index};
     npk_status status = enter(index, err);
@@ -792,6 +792,8 @@ static npk_status try_publish(npk_index *index, npk_kv *changes, int *lmdb_rc, n
         mdb_txn_abort(p.txn);
         goto done;
     }
+    if (version)
+        *version = mdb_txn_id(p.txn);
     p.rc = mdb_txn_commit(p.txn); /* frees the transaction in any case */
     if (p.rc)
         status = fail_lmdb(err, p.rc, "change");
@@ -801,14 +803,14 @@ done:
     return status;
 }
 
-npk_status npk_index_publish(npk_index *index, npk_kv *changes, npk_error *err)
+npk_status npk_index_publish(npk_index *index, npk_kv *changes, uint64_t *version, npk_error *err)
 {
     if (npk_kv_change_count(changes) == 0)
         return NPK_OK;
     for (unsigned attempt = 0;; attempt++) {
         int rc = 0;
         npk_thread_hold_file_size_signal(); /* a large change is written before the commit already */
-        npk_status status = try_publish(index, changes, &rc, err);
+        npk_status status = try_publish(index, changes, version, &rc, err);
         npk_thread_release_file_size_signal(status != NPK_OK);
         if (status == NPK_OK || (rc != MDB_MAP_RESIZED && rc != MDB_MAP_FULL) || attempt >= RETRY_COUNT)
             return status;

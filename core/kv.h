@@ -25,8 +25,9 @@ npk_status npk_kv_open(npk_index *base, npk_kv **kv, npk_error *err);
 void npk_kv_close(npk_kv *kv);
 npk_index *npk_kv_base(const npk_kv *kv);
 
-/* Hold one committed state of the base from begin to end; nests. Without it each call sees the newest state by itself. */
-npk_status npk_kv_begin_read(npk_kv *kv, npk_error *err);
+/* Hold one committed state of the base, that of the first look into it, from begin to end; nests. Without it each call sees the newest state by
+ * itself. */
+void npk_kv_begin_read(npk_kv *kv);
 void npk_kv_end_read(npk_kv *kv);
 
 /* Only between begin_read and end_read: the value where it lies, good until the view changes or the reading ends. */

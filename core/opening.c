@@ -182,6 +182,8 @@ static void close_files(npk_core *core)
     core->index = NULL;
     core->lock_file = NULL;
     (void)pthread_mutex_unlock(&fork_mutex);
+    npk_kv_close(core->writer_kv);
+    core->writer_kv = NULL;
     npk_index_close(index);
     npk_control_close(io, core->control);
     npk_columns_close(core->columns);

@@ -28,7 +28,7 @@ static npk_status publish_changes(npk_kv *kv, npk_error *err)
         return NPK_OK;
     npk_status status = npk_index_reserve(index, npk_kv_change_count(kv), npk_kv_change_size(kv), err);
     if (status == NPK_OK)
-        status = npk_index_publish(index, kv, err);
+        status = npk_index_publish(index, kv, NULL, err);
     if (status == NPK_OK)
         npk_kv_clear(kv);
     return status;

@@ -58,12 +58,9 @@ npk_status npk_view_begin(npk_core *core, npk_kv **kv, npk_error *err)
             return status;
     }
     npk_status status = npk_kv_open(core->index, kv, err);
-    if (status == NPK_OK) {
-        status = npk_kv_begin_read(*kv, err);
-        if (status != NPK_OK)
-            npk_kv_close(*kv);
-    }
-    if (status != NPK_OK)
+    if (status == NPK_OK)
+        npk_kv_begin_read(*kv);
+    else
         (void)pthread_rwlock_unlock(&core->index_lock);
     return status;
 }
@@ -124,9 +121,10 @@ npk_status npk_view_state(npk_core *core, npk_store_state *state, npk_error *err
     return status;
 }
 
-void npk_view_published(npk_core *core, const npk_store_state *state)
+void npk_view_published(npk_core *core, const npk_store_state *state, uint64_t version)
 {
-    know_state(core, state, moment_now(core)); /* the writer lock: nobody has published since */
+    struct moment now = {core->index_name, version}; /* only a holder of the writer lock swaps the index */
+    know_state(core, state, now);
 }
 
 npk_status npk_view_begin_write(npk_core *core, npk_kv **kv, npk_error *err)
@@ -136,13 +134,21 @@ npk_status npk_view_begin_write(npk_core *core, npk_kv **kv, npk_error *err)
         if (status != NPK_OK)
             return status;
     }
+    npk_kv *kept = core->writer_kv;
+    core->writer_kv = NULL;
+    if (kept && npk_kv_base(kept) == core->index) {
+        *kv = kept;
+        return NPK_OK;
+    }
+    npk_kv_close(kept);
     return npk_kv_open(core->index, kv, err);
 }
 
 void npk_view_end_write(npk_core *core, npk_kv *kv)
 {
-    (void)core;
-    npk_kv_close(kv);
+    npk_kv_clear(kv);
+    npk_kv_close(core->writer_kv);
+    core->writer_kv = kv; /* with its memory */
 }
 
 /* ---- arrays --------------------------------------------------------------------------------------------------------- */

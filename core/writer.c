@@ -8,6 +8,7 @@
 #include "error.h"
 #include "recover.h"
 #include "reserve.h"
+#include "thread.h"
 #include "view.h"
 
 /* ---- the lock --------------------------------------------------------------------------------------------------------- */
@@ -116,6 +117,7 @@ static npk_status prepare(npk_core *core, npk_store_state *state, npk_error *err
     }
     if (status != NPK_OK)
         return status;
+    atomic_store(&core->seen_lsn, state->end.lsn);
     uint64_t generation = atomic_load(&core->control->generation);
     if (generation != core->log_generation || !same_end(&core->log_end, &state->end)) {
         if (generation != core->log_generation)
@@ -176,12 +178,13 @@ static npk_status publish(npk_core *core, npk_kv *kv, npk_error *err)
     npk_wal_end end = npk_wal_get_end(core->wal);
     npk_store_state state;
     npk_status status = npk_apply_end(kv, &end, &state, err);
+    uint64_t version = 0;
     if (status == NPK_OK)
-        status = npk_index_publish(core->index, kv, err);
+        status = npk_index_publish(core->index, kv, &version, err);
     npk_kv_clear(kv);
     if (status == NPK_OK) {
         core->log_end = end;
-        npk_view_published(core, &state);
+        npk_view_published(core, &state, version);
         return NPK_OK;
     }
     npk_status rebuilt = npk_recover_build_index(core, 0, err);
@@ -227,8 +230,8 @@ static npk_status make_room(npk_core *core, npk_kv *kv, bool use_reserve, npk_er
     return status;
 }
 
-npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
-                             uint32_t interval_ms, bool use_reserve, npk_position *position, npk_error *err)
+static npk_status commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
+                         uint32_t interval_ms, bool use_reserve, npk_position *position, npk_error *err)
 {
     uint8_t meta[12];
     npk_put_u64(meta, core->io->now_us(core->io));
@@ -285,6 +288,15 @@ npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, u
     atomic_fetch_add(&core->commits, 1);
     atomic_store(&core->last_commit_us_monotonic, core->io->monotonic_us(core->io));
     return NPK_OK;
+}
+
+npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
+                             uint32_t interval_ms, bool use_reserve, npk_position *position, npk_error *err)
+{
+    npk_thread_hold_file_size_signal(); /* once, for the log and the index */
+    npk_status status = commit(core, kv, transaction, record_count, sync, interval_ms, use_reserve, position, err);
+    npk_thread_release_file_size_signal(false);
+    return status;
 }
 
 npk_status npk_writer_abort(npk_core *core, npk_kv *kv, uint64_t begin_lsn, uint64_t transaction, npk_error *err)
