@@ -460,11 +460,13 @@ class NumPack:
                     raise
                 txn.release_savepoint(savepoint)
                 return result
-        txn = self._begin(self._writable())
+        txn = None
         try:
+            txn = self._begin(self._writable())
             result = operation(txn)
         except BaseException:
-            txn.abort()
+            if txn is not None:
+                txn.abort()
             raise
         txn.commit(self._sync)
         return result
@@ -757,7 +759,7 @@ class NumPack:
                     return cached
         array = self._array_open(array_name)
         if lazy:
-            return LazyArray(array, self)
+            return LazyArray(array, self._abspath)
         return _load(array, mmap_mode)
 
     def _array_open(self, name):
@@ -973,9 +975,6 @@ class NumPack:
         """The attributes of an array: a mutable mapping of str to JSON values, transactional."""
         return Attributes(self, check_name(array_name))
 
-    def _attrs_of(self, name):
-        return ReadOnlyAttributes(self._reading().list_attrs(name))
-
     # ---- upkeep --------------------------------------------------------------------------------------------
 
     def _upkeep(self, action):
@@ -1153,7 +1152,7 @@ class LoadedArrays(Mapping):
             array = self._arrays[name]
         except (KeyError, TypeError):
             raise NotFoundError(f"array {name!r}: there is no such array") from None
-        return LazyArray(array, self._npk) if self._lazy else _load(array, self._mmap_mode)
+        return LazyArray(array, self._npk._abspath) if self._lazy else _load(array, self._mmap_mode)
 
     def __contains__(self, name):
         return name in self._arrays
@@ -1244,10 +1243,6 @@ class Snapshot(Mapping):
             raise ClosedError("the snapshot has been closed")
         return _EMPTY if self._core is None else self._core
 
-    @property
-    def _abspath(self):
-        return self._npk._abspath
-
     def _attrs_of(self, name):
         return ReadOnlyAttributes(self._source().list_attrs(name))
 
@@ -1267,7 +1262,7 @@ class Snapshot(Mapping):
         return self._attrs_of(check_name(array_name))
 
     def __getitem__(self, name):
-        return LazyArray(self._source().array_open(check_name(name)), self)
+        return LazyArray(self._source().array_open(check_name(name)), self._npk._abspath)
 
     def __iter__(self):
         return iter(self._source().list_arrays())
