@@ -464,11 +464,11 @@ class NumPack:
         try:
             txn = self._begin(self._writable())
             result = operation(txn)
+            txn.commit(self._sync)
         except BaseException:
             if txn is not None:
-                txn.abort()
+                txn.abort()  # harmless after a commit
             raise
-        txn.commit(self._sync)
         return result
 
     def _block(self):
