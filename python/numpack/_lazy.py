@@ -190,6 +190,12 @@ class LazyArray(Exporter):
                 start, stop, step = key.indices(array.row_count)
                 if step == 1:
                     return read_rows(array, start, max(0, stop - start), None)
+            if kind is tuple and key and type(key[0]) is slice and array.shape:
+                start, stop, step = key[0].indices(array.row_count)
+                count = max(0, stop - start)
+                # Nothing, or a part of what could only be mapped by gathering all: those rows alone.
+                if step == 1 and (count == 0 or (array.piece_count > 1 and count < array.row_count)):
+                    return _private(read_rows(array, start, count, None)[(slice(None),) + key[1:]])
         return _private(self._ndarray()[key])
 
     def __setitem__(self, key, value):
