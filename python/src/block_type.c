@@ -1,6 +1,6 @@
 /* block_type.c - base class of what is used with `with` and must not stay open: subclasses have _enter(), _leave(kind, error, traceback),
- * _abandon() and _refuse(reason), which raises. A signal handler may raise before the first and after the last line of a Python method; __enter__ and __exit__ are
- * here because it cannot do so in C. */
+ * _abandon() and _refuse(reason), which raises. A signal handler may raise before the first and after the last line of a Python method;
+ * __enter__ and __exit__ are here because it cannot do so in C. */
 #include "module.h"
 
 typedef struct block_object {
