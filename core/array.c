@@ -419,6 +419,7 @@ npk_status npk_array_build(npk_kv *kv, const char *name, const npk_array_sources
     atomic_init(&array->overlay_bits, NULL);
     atomic_init(&array->references, 1);
     array->io = sources->io;
+    npk_buffer_init(&array->attrs);
     bool found = false;
     status = npk_catalog_find_array(kv, name, &b.id, &found, err);
     if (status == NPK_OK && !found)
@@ -432,6 +433,8 @@ npk_status npk_array_build(npk_kv *kv, const char *name, const npk_array_sources
         goto done;
     npk_store_state state;
     status = npk_catalog_get_state(kv, &state, &found, err);
+    if (status == NPK_OK)
+        status = npk_catalog_copy_attrs(kv, b.id, &array->attrs, err);
     if (status != NPK_OK)
         goto done;
     if (found)
@@ -487,6 +490,7 @@ void npk_array_release(npk_array *array)
     npk_free(array->sources);
     npk_free(array->pieces);
     npk_free(array->overlay);
+    npk_buffer_release(&array->attrs);
     npk_overlay_bits_release(atomic_load(&array->overlay_bits));
     npk_array_record_release(&array->record);
     npk_free(array);

@@ -48,6 +48,7 @@ struct npk_array {
     npk_row_source *sources;
     uint32_t source_count;
     npk_position position;    /* of the view it was built from */
+    npk_buffer attrs;         /* of the array, as npk_catalog_copy_attrs gives them */
     _Atomic(struct npk_overlay_bits *) overlay_bits; /* made by the first large gather, else NULL */
 };
 

@@ -400,3 +400,46 @@ npk_status npk_catalog_put_container(npk_kv *kv, uint8_t kind, uint64_t id, cons
     npk_put_u64(value + 40, container->data_offset);
     return npk_kv_put(kv, NPK_TABLE_PLACES, key, key_size, value, sizeof value, err);
 }
+
+/* ---- copies of entries ------------------------------------------------------------------------------------------ */
+
+struct copy {
+    npk_buffer *bytes; /* u16 key size, key, NUL, u32 value size, value */
+    size_t prefix_size;
+};
+
+static npk_status copy_entry(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
+                             bool *stop, npk_error *err)
+{
+    (void)stop;
+    struct copy *copy = context;
+    npk_buffer_put_string(copy->bytes, (const char *)key + copy->prefix_size, key_size - copy->prefix_size);
+    npk_buffer_put_u8(copy->bytes, 0);
+    npk_buffer_put_u32(copy->bytes, (uint32_t)value_size);
+    npk_buffer_put(copy->bytes, value, value_size);
+    return copy->bytes->failed ? npk_fail(err, NPK_NO_MEMORY, "could not copy a list") : NPK_OK;
+}
+
+npk_status npk_catalog_copy(npk_kv *kv, npk_table table, const uint8_t *prefix, size_t prefix_size, npk_buffer *copy, npk_error *err)
+{
+    struct copy context = {copy, prefix_size};
+    return npk_kv_scan(kv, table, prefix, prefix_size, NULL, 0, copy_entry, &context, err);
+}
+
+bool npk_catalog_next(npk_cursor *copy, const char **key, const uint8_t **value, size_t *value_size)
+{
+    if (!npk_cursor_left(copy))
+        return false;
+    size_t key_size;
+    *key = npk_cursor_string(copy, &key_size);
+    (void)npk_cursor_u8(copy);
+    *value_size = npk_cursor_u32(copy);
+    *value = npk_cursor_take(copy, *value_size);
+    return !copy->failed;
+}
+
+npk_status npk_catalog_copy_attrs(npk_kv *kv, uint64_t array, npk_buffer *copy, npk_error *err)
+{
+    uint8_t prefix[8];
+    return npk_catalog_copy(kv, NPK_TABLE_ATTRS, prefix, npk_key_u64(prefix, array), copy, err);
+}

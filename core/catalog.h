@@ -37,6 +37,15 @@ npk_status npk_catalog_find_array(npk_kv *kv, const char *name, uint64_t *id, bo
 npk_status npk_catalog_get_array(npk_kv *kv, uint64_t id, npk_array_record *record, bool *found, npk_error *err);
 npk_status npk_catalog_put_array(npk_kv *kv, uint64_t id, const npk_array_record *record, npk_error *err);
 
+/* ---- copies of entries ------------------------------------------------------------------------------------------ */
+
+/* Append every entry of a table whose key begins with prefix to copy, without the prefix, so that the caller's functions run without the view. */
+npk_status npk_catalog_copy(npk_kv *kv, npk_table table, const uint8_t *prefix, size_t prefix_size, npk_buffer *copy, npk_error *err);
+/* The next entry of such a copy; false at its end. key is NUL terminated; both are borrowed from the copy. */
+bool npk_catalog_next(npk_cursor *copy, const char **key, const uint8_t **value, size_t *value_size);
+/* The attributes of an array (0: of the store). */
+npk_status npk_catalog_copy_attrs(npk_kv *kv, uint64_t array, npk_buffer *copy, npk_error *err);
+
 /* ---- places, map, rows ------------------------------------------------------------------------------------------ */
 
 enum { NPK_PLACE_SEGMENT = 1, NPK_PLACE_PACKED = 2, NPK_PLACE_COLUMN = 3 }; /* kinds of npk_place */

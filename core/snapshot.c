@@ -166,24 +166,6 @@ void npk_source_end(npk_source_view *view)
 
 /* ---- lists ---------------------------------------------------------------------------------------------------------------- */
 
-struct listing { /* copied first, so that the caller's function runs without the view */
-    npk_buffer bytes; /* u16 key size, key, NUL, u32 value size, value */
-    size_t skip;      /* bytes of the key in front of the name */
-};
-
-static npk_status copy_listed(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
-                              bool *stop, npk_error *err)
-{
-    (void)stop;
-    struct listing *listing = context;
-    npk_buffer_put_u16(&listing->bytes, (uint16_t)(key_size - listing->skip));
-    npk_buffer_put(&listing->bytes, key + listing->skip, key_size - listing->skip);
-    npk_buffer_put_u8(&listing->bytes, 0);
-    npk_buffer_put_u32(&listing->bytes, (uint32_t)value_size);
-    npk_buffer_put(&listing->bytes, value, value_size);
-    return listing->bytes.failed ? npk_fail(err, NPK_NO_MEMORY, "could not copy a list") : NPK_OK;
-}
-
 npk_status npk_list_arrays(const npk_source *source, void (*visit)(void *context, const char *name), void *context,
                            npk_error *err)
 {
@@ -191,20 +173,28 @@ npk_status npk_list_arrays(const npk_source *source, void (*visit)(void *context
     npk_status status = npk_source_begin(source, &view, err);
     if (status != NPK_OK)
         return status;
-    struct listing listing = {.skip = 0};
-    npk_buffer_init(&listing.bytes);
-    status = npk_kv_scan(view.kv, NPK_TABLE_NAMES, NULL, 0, NULL, 0, copy_listed, &listing, err);
+    npk_buffer copy;
+    npk_buffer_init(&copy);
+    status = npk_catalog_copy(view.kv, NPK_TABLE_NAMES, NULL, 0, &copy, err);
     npk_source_end(&view);
-    npk_cursor cursor = npk_cursor_over(listing.bytes.data, listing.bytes.size);
-    while (status == NPK_OK && npk_cursor_left(&cursor)) {
-        size_t size = npk_cursor_u16(&cursor);
-        const uint8_t *name = npk_cursor_take(&cursor, size + 1);
-        (void)npk_cursor_take(&cursor, npk_cursor_u32(&cursor));
-        if (name)
-            visit(context, (const char *)name);
-    }
-    npk_buffer_release(&listing.bytes);
+    npk_cursor cursor = npk_cursor_over(copy.data, copy.size);
+    const char *name;
+    const uint8_t *value;
+    size_t value_size;
+    while (status == NPK_OK && npk_catalog_next(&cursor, &name, &value, &value_size))
+        visit(context, name);
+    npk_buffer_release(&copy);
     return status;
+}
+
+static void visit_attrs(const npk_buffer *copy, void (*visit)(void *context, const char *key, const void *value, size_t size), void *context)
+{
+    npk_cursor cursor = npk_cursor_over(copy->data, copy->size);
+    const char *key;
+    const uint8_t *value;
+    size_t value_size;
+    while (npk_catalog_next(&cursor, &key, &value, &value_size))
+        visit(context, key, value, value_size);
 }
 
 npk_status npk_list_attrs(const npk_source *source, const char *array,
@@ -215,8 +205,8 @@ npk_status npk_list_attrs(const npk_source *source, const char *array,
     npk_status status = npk_source_begin(source, &view, err);
     if (status != NPK_OK)
         return status;
-    struct listing listing = {.skip = 8};
-    npk_buffer_init(&listing.bytes);
+    npk_buffer copy;
+    npk_buffer_init(&copy);
     uint64_t id = 0;
     bool found = true;
     if (array)
@@ -225,21 +215,18 @@ npk_status npk_list_attrs(const npk_source *source, const char *array,
         status = npk_fail(err, NPK_NOT_FOUND, "no array \"%s\"", array);
         npk_error_set_array(err, array);
     }
-    uint8_t prefix[8];
     if (status == NPK_OK)
-        status = npk_kv_scan(view.kv, NPK_TABLE_ATTRS, prefix, npk_key_u64(prefix, id), NULL, 0, copy_listed, &listing, err);
+        status = npk_catalog_copy_attrs(view.kv, id, &copy, err);
     npk_source_end(&view);
-    npk_cursor cursor = npk_cursor_over(listing.bytes.data, listing.bytes.size);
-    while (status == NPK_OK && npk_cursor_left(&cursor)) {
-        size_t size = npk_cursor_u16(&cursor);
-        const uint8_t *key = npk_cursor_take(&cursor, size + 1);
-        size_t value_size = npk_cursor_u32(&cursor);
-        const uint8_t *value = npk_cursor_take(&cursor, value_size);
-        if (key && value)
-            visit(context, (const char *)key, value, value_size);
-    }
-    npk_buffer_release(&listing.bytes);
+    if (status == NPK_OK)
+        visit_attrs(&copy, visit, context);
+    npk_buffer_release(&copy);
     return status;
+}
+
+void npk_array_list_attrs(const npk_array *array, void (*visit)(void *context, const char *key, const void *value, size_t size), void *context)
+{
+    visit_attrs(&array->attrs, visit, context);
 }
 
 /* ---- arrays ---------------------------------------------------------------------------------------------------------------- */

@@ -7,8 +7,8 @@ import numpy as np
 
 from ._errors import DTypeError, NumPackError, ShapeError
 
-_DTYPES = {}  # description -> dtype
-_DESCRS = {}  # dtype -> description
+_DTYPES: dict = {}  # description -> dtype
+_DESCRS: dict = {}  # dtype -> description
 
 
 def encode(dtype, name):

@@ -6,6 +6,7 @@ import operator
 
 import numpy as np
 
+from ._attrs import ReadOnlyAttributes
 from ._core import Exporter
 from ._dtypes import decode
 from ._errors import InvalidArgumentError, InvalidTypeError, NotFoundError, OutOfRangeError
@@ -89,11 +90,11 @@ class LazyArray(Exporter):
     [3, 5]
     """
 
-    __slots__ = ("_array", "_owner", "_view", "_shape", "__weakref__")
+    __slots__ = ("_array", "_path", "_view", "_shape", "__weakref__")
 
-    def __init__(self, array, owner, shape=None):
+    def __init__(self, array, path, shape=None):
         self._array = array
-        self._owner = owner  # for attrs and the path: a NumPack or a Snapshot
+        self._path = path  # of the store, for pickling
         self._view = None
         self._shape = shape  # of a reshaped view, else None
 
@@ -139,8 +140,8 @@ class LazyArray(Exporter):
 
     @property
     def attrs(self):
-        """The attributes of the array, read-only."""
-        return self._owner._attrs_of(self._array.name)
+        """The attributes the array had at that moment, as a read-only mapping."""
+        return ReadOnlyAttributes(self._array.list_attrs())
 
     @property
     def chunks(self) -> None:
@@ -189,6 +190,12 @@ class LazyArray(Exporter):
                 start, stop, step = key.indices(array.row_count)
                 if step == 1:
                     return read_rows(array, start, max(0, stop - start), None)
+            if kind is tuple and key and type(key[0]) is slice and array.shape:
+                start, stop, step = key[0].indices(array.row_count)
+                count = max(0, stop - start)
+                # Nothing, or a part of what could only be mapped by gathering all: those rows alone.
+                if step == 1 and (count == 0 or (array.piece_count > 1 and count < array.row_count)):
+                    return _private(read_rows(array, start, count, None)[(slice(None),) + key[1:]])
         return _private(self._ndarray()[key])
 
     def __setitem__(self, key, value):
@@ -276,7 +283,7 @@ class LazyArray(Exporter):
             lengths[lengths.index(-1)] = self.size // known
         elif known != self.size:
             raise InvalidArgumentError(f"cannot reshape an array of size {self.size} to {tuple(lengths)}")
-        return LazyArray(self._array, self._owner, tuple(lengths))
+        return LazyArray(self._array, self._path, tuple(lengths))
 
     def close(self) -> None:
         """Forget the mapping; it is made again when needed."""
@@ -291,8 +298,8 @@ class LazyArray(Exporter):
     # ---- pickling ------------------------------------------------------------------------------------------
 
     def _state(self):
-        array = self._array
-        return (self._owner._abspath, array.name, array.id, array.change_lsn, self._shape)
+        array = self._array  # the time tells states apart that other stores had at this path
+        return (self._path, array.name, array.id, array.change_lsn, array.modified_us, self._shape)
 
     def __reduce__(self):
         return _unpickle, self._state()
@@ -440,22 +447,22 @@ class _OuterIndex:
         return _private(result)
 
 
-def _unpickle(path, name, number, change_lsn, shape):
+def _unpickle(path, name, number, change_lsn, modified_us, shape):
     """The lazy array that was pickled, if its state is still there."""
     from ._store import NumPack
     npk = NumPack(path, mode="r")
     try:
         npk.open()
         source = npk._reading()
-        names = source.list_arrays()
-        for candidate in sorted(names, key=lambda other: other != name):
-            array = source.array_open(candidate)
-            if array.id == number:
-                if array.change_lsn == change_lsn:
-                    return LazyArray(array, npk, shape)
-                break
-            if candidate == name:
+        for candidate in sorted(source.list_arrays(), key=lambda other: other != name):  # it may have another name now
+            try:
+                array = source.array_open(candidate)
+            except NotFoundError:
                 continue
+            if array.id == number:
+                if array.change_lsn == change_lsn and array.modified_us == modified_us:
+                    return LazyArray(array, path, shape)
+                break
         raise NotFoundError(f"array {name!r}: the pickled state is gone from the store at {path!r}", array=name)
     finally:
         npk.close()

@@ -36,7 +36,7 @@ class LoadedArrays(Mapping):
             array = self._arrays[name]
         except (KeyError, TypeError):
             raise NotFoundError(f"array {name!r}: there is no such array") from None
-        return LazyArray(array, self._npk) if self._lazy else load_array(array, self._mmap_mode)
+        return LazyArray(array, self._npk._abspath) if self._lazy else load_array(array, self._mmap_mode)
 
     def __contains__(self, name):
         return name in self._arrays
@@ -128,10 +128,6 @@ class Snapshot(Mapping):
             raise ClosedError("the snapshot has been closed")
         return EMPTY if self._core is None else self._core
 
-    @property
-    def _abspath(self):
-        return self._npk._abspath
-
     def _attrs_of(self, name):
         return ReadOnlyAttributes(self._source().list_attrs(name))
 
@@ -151,7 +147,7 @@ class Snapshot(Mapping):
         return self._attrs_of(check_name(array_name))
 
     def __getitem__(self, name):
-        return LazyArray(self._source().array_open(check_name(name)), self)
+        return LazyArray(self._source().array_open(check_name(name)), self._npk._abspath)
 
     def __iter__(self):
         return iter(self._source().list_arrays())

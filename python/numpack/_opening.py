@@ -432,13 +432,15 @@ class StoreHandle:
                     raise
                 txn.release_savepoint(savepoint)
                 return result
-        txn = self._begin(self._writable())
+        txn = None
         try:
+            txn = self._begin(self._writable())
             result = operation(txn)
+            txn.commit(self._sync)
         except BaseException:
-            txn.abort()
+            if txn is not None:
+                txn.abort()  # harmless after a commit
             raise
-        txn.commit(self._sync)
         return result
 
     def _block(self):

@@ -381,7 +381,7 @@ class NumPack(StoreHandle):
                     return cached
         array = self._array_open(array_name)
         if lazy:
-            return LazyArray(array, self)
+            return LazyArray(array, self._abspath)
         return load_array(array, mmap_mode)
 
     def _array_open(self, name):
@@ -600,9 +600,6 @@ class NumPack(StoreHandle):
     def array_attrs(self, array_name):
         """The attributes of an array: a mutable mapping of str to JSON values, transactional."""
         return Attributes(self, check_name(array_name))
-
-    def _attrs_of(self, name):
-        return ReadOnlyAttributes(self._reading().list_attrs(name))
 
     # ---- upkeep --------------------------------------------------------------------------------------------
 

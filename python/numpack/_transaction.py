@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 from _thread import get_ident
 
+from ._core import Block
 from ._errors import InvalidArgumentError, WrongUseError
 
 TYPE_CHECKING = False
@@ -46,7 +47,7 @@ def forget_inherited():
     _open_by_thread.clear()
 
 
-class Transaction:
+class Transaction(Block):
     """A block of changes that is there whole or not at all; made by :meth:`NumPack.transaction`.
 
     Used with ``with``: commits at the end of the block, rolls back on any exception. A block inside a block of the same
@@ -76,9 +77,10 @@ class Transaction:
 
     # ---- entering and leaving ------------------------------------------------------------------------------
 
-    def __enter__(self):
-        if self._root is not None:
-            raise WrongUseError("a transaction object can be entered once; call transaction() again")
+    # `with` itself is in Block: an exception out of the next two methods, even one that a signal handler raises before their
+    # first line, ends the block by _abandon.
+
+    def _enter(self):
         npk = self._npk
         outer = npk._current()
         if outer is not None:
@@ -88,49 +90,31 @@ class Transaction:
             self._root = outer
             outer._blocks.append(self)
             self._ended = None
-            return self
-        store = npk._writable()
-        core = None
-        try:
-            core = npk._begin(store)
-            self._core = core
-            self._identity = npk._identity
-            self._thread = get_ident()
-            self._token = _marker.set(None)
-            self._root = self
-            self._ended = None
-            _open_by_thread.setdefault(self._thread, []).append(self)
-            npk._open.append(self)
-        except BaseException:  # an interrupt: a traceback that keeps this frame must not keep the lock
-            if core is not None:
-                core.abort()
-            self._core = None
-            self._end("is finished")
-            self._detach()
-            raise
-        return self
+            return
+        self._core = npk._begin(npk._writable())
+        self._identity = npk._identity
+        self._thread = get_ident()
+        self._token = _marker.set(None)
+        self._root = self
+        self._ended = None
+        _open_by_thread.setdefault(self._thread, []).append(self)
+        npk._open.append(self)
 
-    def __exit__(self, kind, error, traceback):
+    def _leave(self, kind, error, traceback):
         if self._root is not self:
             return self._leave_inner(kind)
         core, reason = self._core, self._ended
-        try:
-            if core is None:  # rolled back, or inherited
-                if kind is None and "fork" in reason:
-                    raise WrongUseError(f"the transaction {reason}")
-            elif not self._owned():
-                if kind is None:
-                    raise WrongUseError("the transaction was left in another thread or context than it was entered in, "
-                                        "and has been rolled back")
-            elif kind is None:
-                self._before_commit(core)
-                self.lsn = core.commit(self._sync)
-        finally:
-            if core is not None:
-                core.abort()  # harmless after a commit
-            self._core = None
-            self._end("is finished")
-            self._detach()
+        if core is None:  # rolled back, or inherited
+            if kind is None and "fork" in reason:
+                raise WrongUseError(f"the transaction {reason}")
+        elif not self._owned():
+            if kind is None:
+                raise WrongUseError("the transaction was left in another thread or context than it was entered in, "
+                                    "and has been rolled back")
+        elif kind is None:
+            self._before_commit(core)
+            core.commit(self._sync)
+        self._abandon()
         if self.lsn is not None:
             for action in self._after:
                 action()
@@ -142,24 +126,38 @@ class Transaction:
         if inner:
             owned = root._owned()
             if kind is None and owned:
-                try:
-                    self._before_commit(root._core)
-                except BaseException:
-                    self._undo()
-                    raise
-                root._core.release_savepoint(self._savepoint)
-            elif root._core is not None:
-                self._undo()
-        if self in root._blocks:
-            del root._blocks[root._blocks.index(self):]
-            root._innermost()._forget()
-        self._ended = "is finished"
+                self._before_commit(root._core)
+                savepoint, self._savepoint = self._savepoint, None  # from here on the outer block's
+                root._core.release_savepoint(savepoint)
+        self._abandon()
         if kind is None and inner and not owned:
             root._roll_back_all("was left in another thread or context, and has been rolled back")
             raise WrongUseError(f"the transaction {root._ended}")
         if kind is None and reason is not None and "fork" in reason:
             raise WrongUseError(f"the transaction {reason}")
         return False
+
+    def _abandon(self):
+        """End the block: what is not committed by now, or taken over by the outer block, is undone. Harmless when ended."""
+        root = self._root
+        if root is not None and root is not self:
+            if self in root._blocks:
+                if self._ended is None and self._savepoint is not None and root._core is not None:
+                    self._undo()
+                del root._blocks[root._blocks.index(self):]
+                root._innermost()._forget()
+            self._ended = "is finished"
+            return
+        core = self._core
+        if core is not None:
+            core.abort()  # harmless after a commit
+            self.lsn = core.position
+            self._core = None
+        self._end("is finished")
+        self._detach()
+
+    def _refuse(self, reason):
+        raise WrongUseError(f"the transaction {reason}")
 
     # ---- what batches do differently -----------------------------------------------------------------------
 
@@ -199,9 +197,10 @@ class Transaction:
 
     def _undo(self):
         """Undo this inner block and what is inside it."""
-        core = self._root._core
-        core.rollback_to(self._savepoint)
-        core.release_savepoint(self._savepoint)
+        core, savepoint = self._root._core, self._savepoint
+        core.rollback_to(savepoint)
+        self._savepoint = None
+        core.release_savepoint(savepoint)
 
     def _roll_back_all(self, reason):
         core, self._core = self._core, None
@@ -249,7 +248,8 @@ class Transaction:
             self._roll_back_all("has been rolled back")
             return
         root = self._root
-        self._undo()
+        if self._savepoint is not None:
+            self._undo()
         for block in root._blocks[root._blocks.index(self):]:
             block._ended = "has been rolled back"
 
@@ -307,6 +307,7 @@ def _delegate(name):
 
 for _name in ("save", "load", "append", "replace", "drop", "getitem", "get_shape", "get_dtype", "get_member_list",
               "get_modify_time", "has_array", "get", "keys", "values", "items", "array", "stream_load", "update",
-              "compact", "checkpoint", "clone", "rename", "reset", "get_metadata", "array_attrs", "transaction"):
+              "compact", "checkpoint", "flush", "clone", "rename", "reset", "get_metadata", "get_io_stats", "stats", "verify",
+              "array_attrs", "snapshot", "transaction", "batch_mode", "writable_batch_mode"):
     setattr(Transaction, _name, _delegate(_name))
 del _name

@@ -139,6 +139,12 @@ static PyObject *array_load(PyObject *object, PyObject *unused)
     return region_object_new(state_of(object), region, 0);
 }
 
+static PyObject *array_attrs(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return array_list_attrs(((array_object *)object)->array);
+}
+
 static PyObject *array_shape(PyObject *object, void *closure)
 {
     (void)closure;
@@ -199,6 +205,7 @@ static PyMethodDef array_methods[] = {
      "gather($self, rows, out, /)\n--\n\nCopy the rows with these int64 numbers, in order."},
     {"map", array_map, METH_VARARGS,
      "map($self, first, count, writable, /)\n--\n\nRows as memory, read-only or copy-on-write."},
+    {"list_attrs", array_attrs, METH_NOARGS, "list_attrs($self, /)\n--\n\nIts attributes at that moment: dict of key to bytes."},
     {"load", array_load, METH_NOARGS, "load($self, /)\n--\n\nAll rows in private memory."},
     {NULL, NULL, 0, NULL},
 };

@@ -40,7 +40,8 @@ static int module_exec(PyObject *module)
         add_type(module, "Snapshot", &state->snapshot_type, snapshot_type_create) < 0 ||
         add_type(module, "Array", &state->array_type, array_type_create) < 0 ||
         add_type(module, "Region", &state->region_type, region_type_create) < 0 ||
-        add_type(module, "Exporter", &state->exporter_type, exporter_type_create) < 0)
+        add_type(module, "Exporter", &state->exporter_type, exporter_type_create) < 0 ||
+        add_type(module, "Block", &state->block_type, block_type_create) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "version", npk_version());
 }
@@ -54,6 +55,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->array_type);
     Py_VISIT(state->region_type);
     Py_VISIT(state->exporter_type);
+    Py_VISIT(state->block_type);
     Py_VISIT(state->from_core);
     return 0;
 }
@@ -67,6 +69,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->array_type);
     Py_CLEAR(state->region_type);
     Py_CLEAR(state->exporter_type);
+    Py_CLEAR(state->block_type);
     Py_CLEAR(state->from_core);
     return 0;
 }

@@ -45,6 +45,7 @@ typedef struct module_state {
     PyTypeObject *array_type;
     PyTypeObject *region_type;
     PyTypeObject *exporter_type;
+    PyTypeObject *block_type;
     PyObject *from_core; /* numpack._errors.from_core, imported at the first error */
 } module_state;
 
@@ -54,13 +55,14 @@ static inline module_state *state_of(PyObject *self)
     return (module_state *)PyType_GetModuleState(Py_TYPE(self));
 }
 
-/* Stable types: none of them can be subclassed but exporter_type, and none can be made from Python. */
+/* Stable types: none of them can be subclassed but exporter_type and block_type, and none of the others can be made from Python. */
 PyTypeObject *store_type_create(PyObject *module);
 PyTypeObject *txn_type_create(PyObject *module);
 PyTypeObject *snapshot_type_create(PyObject *module);
 PyTypeObject *array_type_create(PyObject *module);
 PyTypeObject *region_type_create(PyObject *module);
 PyTypeObject *exporter_type_create(PyObject *module);
+PyTypeObject *block_type_create(PyObject *module);
 
 /* New objects that own the handle; on failure the handle is released and NULL returned with an exception set. */
 PyObject *txn_object_new(module_state *state, PyObject *store, npk_txn *txn);
@@ -90,6 +92,8 @@ PyObject *source_array_open(module_state *state, const npk_source *source, PyObj
 PyObject *source_list_arrays(module_state *state, const npk_source *source);
 /* array: str or None. A dict key -> bytes. */
 PyObject *source_list_attrs(module_state *state, const npk_source *source, PyObject *array);
+/* The same of an array at its moment. */
+PyObject *array_list_attrs(const npk_array *array);
 PyObject *position_tuple(npk_position position);
 
 #endif

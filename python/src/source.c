@@ -104,6 +104,28 @@ done:
     return names;
 }
 
+/* A dict of what visit_attr gathered, which is freed. */
+static PyObject *attrs_dict(gathered *all)
+{
+    PyObject *attrs = all->failed ? PyErr_NoMemory() : PyDict_New();
+    for (size_t at = 0; attrs != NULL && at < all->size;) {
+        size_t length = strlen(all->data + at);
+        PyObject *key = PyUnicode_DecodeUTF8(all->data + at, (Py_ssize_t)length, "replace");
+        at += length + 1;
+        size_t size;
+        memcpy(&size, all->data + at, sizeof size);
+        at += sizeof size;
+        PyObject *value = PyBytes_FromStringAndSize(all->data + at, (Py_ssize_t)size);
+        at += size;
+        if (key == NULL || value == NULL || PyDict_SetItem(attrs, key, value) < 0)
+            Py_CLEAR(attrs);
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+    }
+    free(all->data);
+    return attrs;
+}
+
 PyObject *source_list_attrs(module_state *state, const npk_source *source, PyObject *array)
 {
     const char *name = NULL;
@@ -111,34 +133,18 @@ PyObject *source_list_attrs(module_state *state, const npk_source *source, PyObj
         return NULL;
     gathered all = {0};
     npk_error err = {.row = -1};
-    PyObject *attrs = NULL;
     PyThreadState *outer = core_enter();
     npk_status status = npk_list_attrs(source, name, visit_attr, &all, &err);
     core_leave(outer);
-    if (status != NPK_OK) {
-        raise_core_error(state, status, &err);
-        goto done;
-    }
-    if (all.failed) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    attrs = PyDict_New();
-    for (size_t at = 0; attrs != NULL && at < all.size;) {
-        size_t length = strlen(all.data + at);
-        PyObject *key = PyUnicode_DecodeUTF8(all.data + at, (Py_ssize_t)length, "replace");
-        at += length + 1;
-        size_t size;
-        memcpy(&size, all.data + at, sizeof size);
-        at += sizeof size;
-        PyObject *value = PyBytes_FromStringAndSize(all.data + at, (Py_ssize_t)size);
-        at += size;
-        if (key == NULL || value == NULL || PyDict_SetItem(attrs, key, value) < 0)
-            Py_CLEAR(attrs);
-        Py_XDECREF(key);
-        Py_XDECREF(value);
-    }
-done:
+    if (status == NPK_OK)
+        return attrs_dict(&all);
     free(all.data);
-    return attrs;
+    return raise_core_error(state, status, &err);
+}
+
+PyObject *array_list_attrs(const npk_array *array)
+{
+    gathered all = {0};
+    npk_array_list_attrs(array, visit_attr, &all);
+    return attrs_dict(&all);
 }

@@ -7,6 +7,8 @@ typedef struct txn_object {
     npk_txn *txn;     /* NULL once finished */
     PyObject *store;  /* keeps the store open for as long as the transaction is */
     int busy;         /* a call is inside the core; guarded by the GIL */
+    int committed;
+    npk_position position; /* of its end, once committed */
 } txn_object;
 
 PyObject *txn_object_new(module_state *state, PyObject *store, npk_txn *txn)
@@ -19,6 +21,7 @@ PyObject *txn_object_new(module_state *state, PyObject *store, npk_txn *txn)
     self->txn = txn;
     self->store = Py_NewRef(store);
     self->busy = 0;
+    self->committed = 0;
     return (PyObject *)self;
 }
 
@@ -84,6 +87,8 @@ static PyObject *txn_commit(PyObject *object, PyObject *level)
     npk_position position = {0};
     npk_status status = npk_txn_commit(txn, (npk_sync)sync, &position, &call.err);
     call.self->txn = NULL; /* gone whatever is returned; nobody else looks while busy is set */
+    call.self->committed = status == NPK_OK; /* also when a signal handler raised meanwhile */
+    call.self->position = position;
     PyObject *done = call_end(&call, status);
     if (done == NULL)
         return NULL;
@@ -361,6 +366,18 @@ static PyObject *txn_list_attrs(PyObject *object, PyObject *array)
     return result;
 }
 
+static PyObject *txn_position(PyObject *object, void *closure)
+{
+    (void)closure;
+    txn_object *self = (txn_object *)object;
+    return self->committed ? position_tuple(self->position) : Py_NewRef(Py_None);
+}
+
+static PyGetSetDef txn_getset[] = {
+    {"position", txn_position, NULL, "(epoch, lsn) of its end; None unless committed", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMethodDef txn_methods[] = {
     {"commit", txn_commit, METH_O, "commit($self, sync, /)\n--\n\nMake it permanent; (epoch, lsn) of its end."},
     {"abort", txn_abort, METH_NOARGS, "abort($self, /)\n--\n\nForget it. Harmless when finished."},
@@ -394,6 +411,7 @@ static PyMethodDef txn_methods[] = {
 static PyType_Slot txn_slots[] = {
     {Py_tp_dealloc, txn_dealloc},
     {Py_tp_methods, txn_methods},
+    {Py_tp_getset, txn_getset},
     {Py_tp_doc, "The write transaction of the moment."},
     {0, NULL},
 };

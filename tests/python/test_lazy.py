@@ -3,6 +3,9 @@
 import copy
 import operator
 import pickle
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -282,3 +285,100 @@ def test_pickling(npk):
     npk.drop("a")
     with pytest.raises(numpack.NumPackError):
         pickle.loads(data)
+
+
+# ---- more of the sentences ------------------------------------------------------------------------------------------
+
+def test_attrs_are_those_of_its_own_state(npk):
+    npk.save({"a": [1]})
+    npk.array_attrs("a")["u"] = 1
+    lazy = npk.load("a", lazy=True)
+    data = pickle.dumps(lazy)
+    again = pickle.loads(data)
+    npk.array_attrs("a")["u"] = 2
+    npk.drop("a")
+    npk.close()
+    assert dict(lazy.attrs) == dict(lazy.reshape(-1).attrs) == dict(again.attrs) == {"u": 1}
+    with pytest.raises(TypeError):
+        lazy.attrs["u"] = 3
+    npk.open()
+    with pytest.raises(numpack.NumPackError):
+        pickle.loads(data)
+
+
+def test_a_pickle_of_another_store_at_the_same_path_is_refused(path):
+    with NumPack(path) as npk:
+        npk.save({"a": [1]})
+        data = pickle.dumps(npk.load("a", lazy=True))
+    shutil.rmtree(path)
+    with NumPack(path) as npk:
+        npk.save({"a": [2]})
+        with pytest.raises(KeyError):
+            pickle.loads(data)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">i2", "?", "S3", "<U2", "<M8[s]", "c16", [("x", "<i4"), ("y", "<f8")]])
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_indexing_of_other_dtypes(dtypes_npk, dtype, data):
+    npk, base = dtypes_npk[str(dtype)]
+    lazy = npk.load("a", lazy=True)
+    key = data.draw(hnp.basic_indices(base.shape, allow_newaxis=True, allow_ellipsis=True)
+                    | hnp.arrays(bool, base.shape[:1]) | hnp.arrays(np.int64, (4,), elements=st.integers(-6, 5)))
+    result, expected = lazy[key], base[key]
+    assert type(result) is type(expected) and result.dtype == expected.dtype and np.array_equal(result, expected)
+    if isinstance(result, np.ndarray):
+        assert result.flags.writeable and result.dtype.byteorder == expected.dtype.byteorder
+
+
+@pytest.fixture(scope="module")
+def dtypes_npk(tmp_path_factory):
+    """Stores with pending rows and a dropped one, of each dtype."""
+    made = {}
+    for dtype in ("<f4", ">i2", "?", "S3", "<U2", "<M8[s]", "c16", [("x", "<i4"), ("y", "<f8")]):
+        npk = NumPack(tmp_path_factory.mktemp("dtype") / "store", sync="never")
+        base = np.zeros((7, 3), dtype)
+        if isinstance(dtype, list):
+            base["x"], base["y"] = np.arange(21).reshape(7, 3), 0.5
+        else:
+            base[...] = np.arange(21).reshape(7, 3).astype("i8").astype(dtype)
+        npk.save({"a": base[:4]})
+        npk.append({"a": base[4:]})
+        npk.drop("a", 2)
+        made[str(dtype)] = npk, np.delete(base, 2, 0)
+    yield made
+    for npk, _ in made.values():
+        npk.close()
+
+
+def test_a_consumer_of_dlpack_may_write(path):
+    script = f"""
+import ctypes, numpy as np, numpack
+npk = numpack.NumPack({str(path)!r})
+npk.save({{"a": np.arange(100_000.0)}})
+npk.compact()
+lazy = npk.load("a", lazy=True)
+array = np.from_dlpack(lazy)
+ctypes.memset(array.__array_interface__["data"][0], 0, array.nbytes)
+print(array.any(), lazy[-1], npk.load("a")[-1])
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert result.stdout.split() == ["False", "99999.0", "99999.0"], result.stderr
+
+
+def test_dask_builds_its_graph_without_loading(npk, monkeypatch):
+    da = pytest.importorskip("dask.array")
+    base = np.arange(4000.0).reshape(1000, 4)
+    npk.save({"a": base})
+    npk.replace({"a": base[::7]}, slice(None, None, 7))
+    lazy = npk.load("a", lazy=True)
+    read = []
+    original = LazyArray._ndarray
+    monkeypatch.setattr(LazyArray, "_ndarray", lambda self: read.append(self) or original(self))
+    monkeypatch.setattr(LazyArray, "__array__", lambda self, *args, **kwargs: pytest.fail("loaded whole"))
+    monkeypatch.setattr(LazyArray, "copy", lambda self: pytest.fail("loaded whole"))
+    graph = da.from_array(lazy, chunks=(100, 4), asarray=False)
+    assert read == [] and graph.name == da.from_array(lazy, chunks=(100, 4), asarray=False).name
+    assert np.array_equal(graph[150:250].compute(scheduler="sync"), base[150:250]) and read == []
+    npk.replace({"a": 0}, 0)
+    assert da.from_array(npk.load("a", lazy=True), chunks=(100, 4), asarray=False).name != graph.name

@@ -943,6 +943,8 @@ START_TEST(every_failed_allocation_is_survived)
     random_state = 12345;
     model m = make_random(8, 400, 20, 4, 3);
     ck_assert_int_eq(npk_wal_write(wal, NULL), NPK_OK);
+    uint8_t key[NPK_KEY_MAX], text[3000] = {1};
+    ck_assert_int_eq(npk_kv_put(kv, NPK_TABLE_ATTRS, key, npk_key_attr(key, ARRAY_ID, "unit", 4), text, sizeof text, NULL), NPK_OK);
     int64_t rows[300];
     for (unsigned i = 0; i < 300; i++)
         rows[i] = (int64_t)below(m.row_count);

@@ -180,6 +180,76 @@ START_TEST(test_large_rows_go_straight_into_a_column_file)
 }
 END_TEST
 
+static void note_attr(void *context, const char *key, const void *value, size_t size)
+{
+    char *text = context;
+    (void)snprintf(text + strlen(text), 200 - strlen(text), "%s=%.*s;", key, (int)size, (const char *)value);
+}
+
+static void expect_attrs(const npk_array *array, const char *expected)
+{
+    char text[200] = "";
+    npk_array_list_attrs(array, note_attr, text);
+    ck_assert_str_eq(text, expected);
+}
+
+static npk_array *open_array(const npk_source *source, const char *name)
+{
+    npk_array *array = NULL;
+    OK(npk_array_open(source, name, &array, &err));
+    return array;
+}
+
+START_TEST(test_an_array_keeps_the_attributes_of_its_moment)
+{
+    int32_t rows[40];
+    fill(rows, 10, 0);
+    npk_store *store = open_store();
+    npk_source source = {.store = store};
+    npk_txn *txn = NULL;
+    OK(npk_txn_begin(store, UINT32_MAX, &txn, &err));
+    OK(npk_txn_save(txn, "a", &spec, 10, rows, &err));
+    OK(npk_txn_save(txn, "b", &spec, 10, rows, &err));
+    OK(npk_txn_set_attr(txn, "b", "u", "9", 1, &err));
+    OK(npk_txn_commit(txn, NPK_SYNC_COMMIT, NULL, &err));
+    npk_array *none = open_array(&source, "a");
+    expect_attrs(none, "");
+
+    /* The cached array is not taken for the new one. */
+    OK(npk_txn_begin(store, UINT32_MAX, &txn, &err));
+    OK(npk_txn_set_attr(txn, "a", "u", "1", 1, &err));
+    OK(npk_txn_set_attr(txn, "a", "v", "", 0, &err));
+    npk_array *own = open_array(&(npk_source){.txn = txn}, "a");
+    expect_attrs(own, "u=1;v=;");
+    npk_array *before = open_array(&source, "a");
+    expect_attrs(before, "");
+    OK(npk_txn_commit(txn, NPK_SYNC_COMMIT, NULL, &err));
+    npk_array *one = open_array(&source, "a");
+    expect_attrs(one, "u=1;v=;");
+    npk_snapshot *snapshot = NULL;
+    OK(npk_snapshot_take(store, &snapshot, &err));
+
+    OK(npk_txn_begin(store, UINT32_MAX, &txn, &err));
+    OK(npk_txn_set_attr(txn, "a", "u", "2", 1, &err));
+    OK(npk_txn_commit(txn, NPK_SYNC_COMMIT, NULL, &err));
+    npk_array *two = open_array(&source, "a"); /* as many bytes as before */
+    OK(npk_txn_begin(store, UINT32_MAX, &txn, &err));
+    OK(npk_txn_drop_array(txn, "a", &err));
+    OK(npk_txn_commit(txn, NPK_SYNC_COMMIT, NULL, &err));
+    npk_array *past = open_array(&(npk_source){.snapshot = snapshot}, "a");
+    npk_snapshot_release(snapshot);
+    OK(npk_store_close(store, &err));
+    expect_attrs(none, "");
+    expect_attrs(own, "u=1;v=;");
+    expect_attrs(one, "u=1;v=;");
+    expect_attrs(two, "u=2;v=;");
+    expect_attrs(past, "u=1;v=;");
+    npk_array *all[] = {none, own, before, one, two, past};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        npk_array_release(all[i]);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store");
@@ -189,6 +259,7 @@ int main(void)
     tcase_add_test(tcase, test_rows_survive_commit_close_and_reopen);
     tcase_add_test(tcase, test_rollback_and_savepoints_undo_exactly_what_they_cover);
     tcase_add_test(tcase, test_large_rows_go_straight_into_a_column_file);
+    tcase_add_test(tcase, test_an_array_keeps_the_attributes_of_its_moment);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
