@@ -345,6 +345,8 @@ bool npk_set_decode(const uint8_t *key, size_t key_size, const uint8_t *value, s
 
 /* ---- segments and column files ------------------------------------------------------------------------------------ */
 
+enum { CONTAINER_SIZE = 48 }; /* without the last field, which only files linked unsynced have */
+
 bool npk_container_decode(const uint8_t *value, size_t size, npk_container *container)
 {
     npk_cursor cursor = npk_cursor_over(value, size);
@@ -354,6 +356,7 @@ bool npk_container_decode(const uint8_t *value, size_t size, npk_container *cont
     container->row_count = npk_cursor_u64(&cursor);
     container->row_size = npk_cursor_u64(&cursor);
     container->data_offset = npk_cursor_u64(&cursor);
+    container->unsynced_lsn = size > CONTAINER_SIZE ? npk_cursor_u64(&cursor) : 0;
     return npk_cursor_is_done(&cursor);
 }
 
@@ -392,7 +395,29 @@ npk_status npk_catalog_put_container(npk_kv *kv, uint8_t kind, uint64_t id, cons
     npk_buffer_put_u64(&value, container->row_count);
     npk_buffer_put_u64(&value, container->row_size);
     npk_buffer_put_u64(&value, container->data_offset);
+    if (container->unsynced_lsn)
+        npk_buffer_put_u64(&value, container->unsynced_lsn);
     npk_status status = put_value(kv, NPK_TABLE_PLACES, key, key_size, &value, err);
     npk_buffer_release(&value);
     return status;
+}
+
+static npk_status append_sums(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
+                              bool *stop, npk_error *err)
+{
+    (void)stop;
+    npk_buffer *sums = context;
+    if (key_size != 16 || value_size % 8 != 0 || npk_get_be64(key + 8) != sums->size / 8)
+        return npk_catalog_fail(err, NPK_TABLE_SUMS);
+    for (size_t i = 0; i < value_size; i += 8) {
+        uint64_t sum = npk_get_u64(value + i);
+        npk_buffer_put(sums, &sum, sizeof sum);
+    }
+    return sums->failed ? npk_fail(err, NPK_NO_MEMORY, "could not allocate checksums") : NPK_OK;
+}
+
+npk_status npk_catalog_get_sums(npk_kv *kv, uint64_t file_id, npk_buffer *sums, npk_error *err)
+{
+    uint8_t prefix[8];
+    return npk_kv_scan(kv, NPK_TABLE_SUMS, prefix, npk_key_u64(prefix, file_id), NULL, 0, append_sums, sums, err);
 }

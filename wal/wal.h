@@ -71,6 +71,10 @@ typedef struct npk_wal_options {
     const npk_io *io;
     uint8_t uuid[16];
     uint64_t segment_size; /* of segments created from now on */
+    /* May be NULL. Called before a segment gets a successor, which proves to everyone that all before it is durable: what committed records refer to
+     * outside the log must be so when this returns. NO_MEMORY leaves the log usable; any other failure counts as a failed sync of the log. */
+    npk_status (*before_roll)(void *context, npk_error *err);
+    void *context;
 } npk_wal_options;
 
 /* Take over the open directory "wal" (closed by npk_wal_close). Reads nothing yet. */

@@ -76,12 +76,12 @@ static npk_column_writer *write_rows(const npk_column_spec *spec, const uint8_t 
                                      npk_column_summary *summary)
 {
     npk_column_writer *writer = NULL;
-    ck_assert_int_eq(npk_column_create(io, directory, uuid, spec, row_count, &writer, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_create(io, directory, uuid, spec, row_count, true, &writer, NULL), NPK_OK);
     for (uint64_t at = 0; at < row_count; at += step)
         ck_assert_int_eq(npk_column_append(writer, rows + at * spec->row_size, npk_min_u64(step, row_count - at), NULL),
                          NPK_OK);
     ck_assert_uint_eq(npk_column_writer_row_count(writer), row_count);
-    ck_assert_int_eq(npk_column_finish(writer, true, summary, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(writer, NPK_COLUMN_NAME_SYNCED, summary, NULL), NPK_OK);
     ck_assert_uint_eq(npk_column_writer_id(writer), summary->id);
     return writer;
 }
@@ -186,7 +186,7 @@ START_TEST(descriptions_that_would_break_the_header_are_refused)
         npk_column_spec spec = {bad[i], 8, 0, NULL, false};
         ck_assert_uint_eq(npk_column_header_size(&spec), 0);
         npk_column_writer *writer = NULL;
-        ck_assert_int_eq(npk_column_create(io, directory, uuid, &spec, 0, &writer, NULL), NPK_INVALID);
+        ck_assert_int_eq(npk_column_create(io, directory, uuid, &spec, 0, true, &writer, NULL), NPK_INVALID);
     }
     ck_assert_int_eq(file_count(), 0);
 }
@@ -475,7 +475,7 @@ START_TEST(a_writer_shows_what_it_has)
     npk_column_writer *writer = NULL;
     npk_column *early = NULL, *late = NULL;
     npk_column_summary summary;
-    ck_assert_int_eq(npk_column_create(io, directory, uuid, &plain, 0, &writer, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_create(io, directory, uuid, &plain, 0, true, &writer, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_append(writer, rows, 7, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_writer_view(writer, &early, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_append(writer, rows + 700, 29993, NULL), NPK_OK);
@@ -483,7 +483,7 @@ START_TEST(a_writer_shows_what_it_has)
     ck_assert_int_eq(memcmp(out, rows, 700), 0);
     ck_assert_int_eq(npk_column_read(early, 7, 1, out, NULL), NPK_RANGE);
     ck_assert_int_eq(npk_column_writer_view(writer, &late, NULL), NPK_OK);
-    ck_assert_int_eq(npk_column_finish(writer, false, &summary, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(writer, NPK_COLUMN_SYNCED, &summary, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_check(late, summary.sums, summary.sum_count, NULL, NULL, NULL), NPK_OK);
     npk_column_discard(writer);
     ck_assert_int_eq(file_count(), 0);
@@ -501,13 +501,13 @@ START_TEST(discarding_leaves_nothing)
     uint8_t *rows = pattern(1000);
     npk_column_writer *writer = NULL;
     npk_column_summary summary;
-    ck_assert_int_eq(npk_column_create(io, directory, uuid, &plain, 0, &writer, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_create(io, directory, uuid, &plain, 0, true, &writer, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_append(writer, rows, 10, NULL), NPK_OK);
     npk_column_discard(writer);
     ck_assert_int_eq(file_count(), 0);
     npk_column_spec scalar = {"<f8", 8, 0, NULL, true};
-    ck_assert_int_eq(npk_column_create(io, directory, uuid, &scalar, 0, &writer, NULL), NPK_OK);
-    ck_assert_int_eq(npk_column_finish(writer, true, &summary, NULL), NPK_INVALID); /* one row, not none */
+    ck_assert_int_eq(npk_column_create(io, directory, uuid, &scalar, 0, true, &writer, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(writer, NPK_COLUMN_NAME_SYNCED, &summary, NULL), NPK_INVALID); /* one row, not none */
     npk_column_discard(writer);
     npk_column_writer_release(NULL);
     npk_column_discard(NULL);
@@ -572,13 +572,13 @@ START_TEST(every_failed_allocation_is_survived)
         npk_column_summary summary;
         allocations_left = n;
         npk_alloc_set_hook(fail_late, NULL);
-        npk_status status = npk_column_create(io, directory, uuid, &plain, 0, &writer, NULL);
+        npk_status status = npk_column_create(io, directory, uuid, &plain, 0, true, &writer, NULL);
         if (status == NPK_OK)
             status = npk_column_append(writer, rows, 10000, NULL);
         if (status == NPK_OK)
             status = npk_column_writer_view(writer, &view, NULL);
         if (status == NPK_OK)
-            status = npk_column_finish(writer, true, &summary, NULL);
+            status = npk_column_finish(writer, NPK_COLUMN_NAME_SYNCED, &summary, NULL);
         if (status == NPK_OK)
             status = get(&summary, &column, NULL);
         if (status == NPK_OK)
