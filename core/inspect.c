@@ -215,8 +215,8 @@ static npk_status check_files(struct look *look, npk_inspection *inspection, con
                             .columns = look->columns,
                             .kv = look->kv,
                             .links = &look->replay.links,
-                            .durable_lsn = scan->durable_lsn,
-                            .trusted_lsn = scan->durable_lsn,
+                            .watermark_lsn = scan->watermark_lsn,
+                            .trusted_lsn = scan->watermark_lsn,
                             .action = NPK_LINK_CHECK};
     if (look->replay.links.size == 0 || scan->verdict == NPK_WAL_DAMAGED)
         return NPK_OK;

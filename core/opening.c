@@ -15,7 +15,6 @@
 #include "reclaim.h"
 #include "reserve.h"
 #include "store_files.h"
-#include "unsynced.h"
 #include "upkeep.h"
 #include "view.h"
 #include "worker.h"
@@ -278,12 +277,6 @@ static npk_status open_directory(npk_core *core, const char *name, npk_file **di
     return NPK_OK;
 }
 
-/* Under the writer lock. The records of the transaction that is open need nothing yet: it commits above the roll. */
-static npk_status before_roll(void *context, npk_error *err)
-{
-    return npk_unsynced_sync_state(context, NULL, err);
-}
-
 static npk_status open_directories(npk_core *core, npk_error *err)
 {
     npk_file *wal = NULL;
@@ -296,7 +289,7 @@ static npk_status open_directories(npk_core *core, npk_error *err)
         status = open_directory(core, NPK_DIRECTORY_WAL, &wal, err);
     if (status != NPK_OK)
         return status;
-    npk_wal_options options = {.io = core->io, .segment_size = core->settings.segment_size, .before_roll = before_roll, .context = core};
+    npk_wal_options options = {.io = core->io, .segment_size = core->settings.segment_size};
     memcpy(options.uuid, core->uuid, 16);
     status = npk_wal_open(wal, &options, &core->wal, err);
     if (status != NPK_OK) {

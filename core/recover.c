@@ -196,8 +196,8 @@ static npk_status settle_files(npk_core *core, npk_kv *kv, npk_replay *replay, u
                             .columns = core->columns,
                             .kv = kv,
                             .links = &replay->links,
-                            .durable_lsn = replay->scan.durable_lsn,
-                            .trusted_lsn = npk_max_u64(replay->scan.durable_lsn, atomic_load(&core->control->durable_lsn)),
+                            .watermark_lsn = replay->scan.watermark_lsn,
+                            .trusted_lsn = npk_max_u64(replay->scan.watermark_lsn, atomic_load(&core->control->durable_lsn)),
                             .action = NPK_LINK_RENEW};
     npk_status status = npk_unsynced_find_end(&check, end_lsn, err);
     if (status == NPK_NO_SPACE) { /* opening must work on a full disk */

@@ -9,7 +9,6 @@
 #include "checksum.h"
 #include "column_format.h"
 #include "error.h"
-#include "view.h"
 
 #define COPY_SIZE (1u << 20) /* whole blocks of NPK_SUM_BLOCK */
 
@@ -91,12 +90,7 @@ npk_status npk_unsynced_sync_state(npk_core *core, npk_kv *kv, npk_error *err)
         return NPK_OK;
     npk_buffer ids;
     npk_buffer_init(&ids);
-    npk_kv *published = NULL;
-    npk_status status = kv ? NPK_OK : npk_view_begin(core, &published, err);
-    if (status == NPK_OK)
-        status = npk_unsynced_list(kv ? kv : published, durable_lsn, &ids, err);
-    if (published)
-        npk_view_end(core, published);
+    npk_status status = npk_unsynced_list(kv, durable_lsn, &ids, err);
     if (status == NPK_OK)
         status = npk_unsynced_sync(core, &ids, err);
     npk_buffer_release(&ids);
@@ -203,7 +197,7 @@ npk_status npk_unsynced_find_end(const npk_link_check *check, uint64_t *end_lsn,
         moved = false;
         for (size_t i = 0; i < count && status == NPK_OK; i++) {
             npk_link *link = &links[i];
-            if (link->is_good || link->commit_lsn < check->durable_lsn || link->begin_lsn >= *end_lsn)
+            if (link->is_good || link->commit_lsn < check->watermark_lsn || link->begin_lsn >= *end_lsn)
                 continue;
             npk_container container;
             bool found = false, is_right = false;

@@ -18,7 +18,7 @@ npk_status npk_unsynced_list(npk_kv *kv, uint64_t durable_lsn, npk_buffer *ids, 
 /* Rule 1: sync these files and their directory. A file that is gone is left out: it died and was reclaimed since, or was lost, and then reading its rows
  * says so. A failed sync poisons the store before this returns; other errors leave everything as it was. */
 npk_status npk_unsynced_sync(npk_core *core, const npk_buffer *ids, npk_error *err);
-/* Both, for the state that a transaction sees, or (kv NULL) for the published one. No view may be held: this takes long. */
+/* Both, for the state that a transaction sees. */
 npk_status npk_unsynced_sync_state(npk_core *core, npk_kv *kv, npk_error *err);
 
 /* ---- recovery ---------------------------------------------------------------------------------------------------------- */
@@ -43,7 +43,7 @@ typedef struct npk_link_check {
     npk_columns *columns;
     npk_kv *kv;             /* the state at the end of the log that was replayed */
     npk_buffer *links;      /* npk_link, in order of their records */
-    uint64_t durable_lsn;   /* the watermark that the log itself proves: files of transactions that commit above are dealt with */
+    uint64_t watermark_lsn; /* as the log has it (npk_wal_scan): files of transactions that commit above are dealt with */
     uint64_t trusted_lsn;   /* at or above it: what lies below is not cut for a wrong file; such a file is damage */
     npk_link_action action;
 } npk_link_check;

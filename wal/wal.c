@@ -38,8 +38,6 @@ npk_status npk_wal_open(npk_file *directory, const npk_wal_options *options, npk
     made->directory = directory;
     memcpy(made->uuid, options->uuid, sizeof made->uuid);
     made->segment_size = options->segment_size;
-    made->before_roll = options->before_roll;
-    made->context = options->context;
     npk_buffer_init(&made->buffer);
     *wal = made;
     return NPK_OK;

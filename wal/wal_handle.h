@@ -17,8 +17,6 @@ struct npk_wal {
     npk_file *directory; /* owned */
     uint8_t uuid[16];
     uint64_t segment_size;
-    npk_status (*before_roll)(void *context, npk_error *err);
-    void *context;
 
     pthread_mutex_t mutex; /* guards what follows, to the next comment; held for moments, never over a call to the system */
     npk_segment *cache[NPK_WAL_CACHE_COUNT]; /* last used first; each holds one reference */

@@ -165,13 +165,7 @@ npk_status npk_wal_sync(npk_wal *wal, npk_error *err)
 
 static npk_status roll(npk_wal *wal, npk_error *err)
 {
-    npk_status status = wal->before_roll ? wal->before_roll(wal->context, err) : NPK_OK; /* step 1 */
-    if (status != NPK_OK) {
-        if (status != NPK_NO_MEMORY)
-            npk_wal_set_in_doubt(wal);
-        return npk_context(err, status, "start the next log segment");
-    }
-    status = npk_wal_sync(wal, err); /* a failure puts the log in doubt by itself */
+    npk_status status = npk_wal_sync(wal, err); /* step 1; a failure puts the log in doubt by itself */
     if (status != NPK_OK)
         return status;
     npk_segment_header header = {.seq = wal->end.seq + 1,

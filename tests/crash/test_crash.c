@@ -479,6 +479,7 @@ static void unsynced_roll(explorer *x)
         explorer_commit(x, NPK_SYNC_NEVER);
     }
     ck_assert_uint_ge(count(x).segment_rolls, 3);
+    ck_assert_uint_ge(count(x).column_file_count, 8);
     explorer_begin(x);
     explorer_append(x, 1, 1);
     explorer_commit(x, C);
