@@ -396,6 +396,8 @@ static npk_status apply_file(npk_kv *kv, const npk_record *record, const npk_op 
     container.row_count = op->count;
     container.row_size = op->row_size;
     container.data_offset = op->data_offset;
+    if (op->type == NPK_OP_UNSYNCED_FILE)
+        container.unsynced_lsn = record->place.lsn;
     status = npk_catalog_put_container(kv, NPK_CONTAINER_COLUMN, op->other, &container, err);
     if (status == NPK_OK)
         status = put_sums(kv, record, op->other, 0, op->list, op->list_count, err);
@@ -453,7 +455,8 @@ npk_status npk_apply(npk_kv *kv, const npk_record *record, npk_error *err)
     case NPK_OP_REPLACE_SET:
     case NPK_OP_LINK_RUN:
     case NPK_OP_LINK_SET: return apply_rows(kv, record, &op, err);
-    case NPK_OP_FILE: return apply_file(kv, record, &op, err);
+    case NPK_OP_FILE:
+    case NPK_OP_UNSYNCED_FILE: return apply_file(kv, record, &op, err);
     case NPK_OP_SUMS: return put_sums(kv, record, op.other, op.first, op.list, op.list_count, err);
     case NPK_OP_DROP_ROWS: return apply_drop_rows(kv, record, &op, err);
     case NPK_OP_SET_ATTR:

@@ -348,11 +348,11 @@ bool npk_set_decode(const uint8_t *key, size_t key_size, const uint8_t *value, s
 
 /* ---- segments and column files ------------------------------------------------------------------------------------ */
 
-enum { CONTAINER_SIZE = 6 * 8 };
+enum { CONTAINER_SIZE = 6 * 8, UNSYNCED_CONTAINER_SIZE = 7 * 8 }; /* the last field only where it is not 0 */
 
 bool npk_container_decode(const uint8_t *value, size_t size, npk_container *container)
 {
-    if (size != CONTAINER_SIZE)
+    if (size != CONTAINER_SIZE && size != UNSYNCED_CONTAINER_SIZE)
         return false;
     container->reference_count = npk_get_u64(value);
     container->dead_lsn = npk_get_u64(value + 8);
@@ -360,6 +360,7 @@ bool npk_container_decode(const uint8_t *value, size_t size, npk_container *cont
     container->row_count = npk_get_u64(value + 24);
     container->row_size = npk_get_u64(value + 32);
     container->data_offset = npk_get_u64(value + 40);
+    container->unsynced_lsn = size > CONTAINER_SIZE ? npk_get_u64(value + 48) : 0;
     return true;
 }
 
@@ -391,14 +392,36 @@ npk_status npk_catalog_put_container(npk_kv *kv, uint8_t kind, uint64_t id, cons
 {
     uint8_t key[9];
     size_t key_size = npk_key_place(key, kind, id);
-    uint8_t value[CONTAINER_SIZE];
+    uint8_t value[UNSYNCED_CONTAINER_SIZE];
     npk_put_u64(value, container->reference_count);
     npk_put_u64(value + 8, container->dead_lsn);
     npk_put_u64(value + 16, container->size);
     npk_put_u64(value + 24, container->row_count);
     npk_put_u64(value + 32, container->row_size);
     npk_put_u64(value + 40, container->data_offset);
-    return npk_kv_put(kv, NPK_TABLE_PLACES, key, key_size, value, sizeof value, err);
+    npk_put_u64(value + 48, container->unsynced_lsn);
+    size_t size = container->unsynced_lsn ? UNSYNCED_CONTAINER_SIZE : CONTAINER_SIZE;
+    return npk_kv_put(kv, NPK_TABLE_PLACES, key, key_size, value, size, err);
+}
+
+static npk_status append_sums(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
+                              bool *stop, npk_error *err)
+{
+    (void)stop;
+    npk_buffer *sums = context;
+    if (key_size != 16 || value_size % 8 != 0 || npk_get_be64(key + 8) != sums->size / 8)
+        return npk_catalog_fail(err, NPK_TABLE_SUMS);
+    for (size_t i = 0; i < value_size; i += 8) {
+        uint64_t sum = npk_get_u64(value + i);
+        npk_buffer_put(sums, &sum, sizeof sum);
+    }
+    return sums->failed ? npk_fail(err, NPK_NO_MEMORY, "could not allocate checksums") : NPK_OK;
+}
+
+npk_status npk_catalog_get_sums(npk_kv *kv, uint64_t file_id, npk_buffer *sums, npk_error *err)
+{
+    uint8_t prefix[8];
+    return npk_kv_scan(kv, NPK_TABLE_SUMS, prefix, npk_key_u64(prefix, file_id), NULL, 0, append_sums, sums, err);
 }
 
 /* ---- copies of entries ------------------------------------------------------------------------------------------ */

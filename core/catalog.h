@@ -100,12 +100,15 @@ bool npk_set_decode(const uint8_t *key, size_t key_size, const uint8_t *value, s
 
 typedef struct npk_container {
     uint64_t reference_count, dead_lsn, size, row_count, row_size, data_offset;
+    uint64_t unsynced_lsn; /* of the UNSYNCED_FILE record, 0: synced before it was linked */
 } npk_container;
 npk_status npk_catalog_get_container(npk_kv *kv, uint8_t kind, uint64_t id, npk_container *container, bool *found,
                                      npk_error *err);
 npk_status npk_catalog_put_container(npk_kv *kv, uint8_t kind, uint64_t id, const npk_container *container,
                                      npk_error *err);
 bool npk_container_decode(const uint8_t *value, size_t size, npk_container *container);
+/* The checksums of a column file, one u64 in memory order for each block, appended to sums (initialised by the caller, released by it). */
+npk_status npk_catalog_get_sums(npk_kv *kv, uint64_t file_id, npk_buffer *sums, npk_error *err);
 
 #define NPK_SUM_BLOCK 65536u  /* bytes of column data behind one checksum */
 #define NPK_SUMS_PER_ENTRY 512u

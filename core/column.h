@@ -1,7 +1,7 @@
 /* column.h - column files: rows in a plain .npy file that is never written again once it is linked.
  *
  * Format: FORMAT.md, "Column file" (header encode and decode: column_format.h). A writer streams rows into columns/<id>.tmp and keeps one
- * checksum per block of NPK_SUM_BLOCK bytes; finish makes file and name durable. An open column file is shared and counted; its
+ * checksum per block of NPK_SUM_BLOCK bytes; finish gives it its name, durable or not. An open column file is shared and counted; its
  * descriptor keeps the bytes alive after the name is gone. */
 #ifndef NPK_CORE_COLUMN_H
 #define NPK_CORE_COLUMN_H
@@ -24,12 +24,13 @@ typedef struct npk_column_spec {
 
 typedef struct npk_column_writer npk_column_writer;
 
-/* Create columns/<random id>.tmp. expected_row_count: a hint for preallocation, 0: unknown. NO_SPACE, IO, NO_MEMORY. */
+/* Create columns/<random id>.tmp. expected_row_count: a hint for preallocation, 0: unknown. write_behind: the file is to be synced soon, so
+ * writeback is started behind each write. NO_SPACE, IO, NO_MEMORY. */
 npk_status npk_column_create(const npk_io *io, npk_file *columns, const uint8_t uuid[16], const npk_column_spec *spec,
-                             uint64_t expected_row_count, npk_column_writer **writer, npk_error *err);
+                             uint64_t expected_row_count, bool write_behind, npk_column_writer **writer, npk_error *err);
 uint64_t npk_column_writer_id(const npk_column_writer *writer);
 uint64_t npk_column_writer_row_count(const npk_column_writer *writer);
-/* Add rows: 1 MiB writes with writeback started behind each. After an error only discard is left. */
+/* Add rows, by writes of 1 MiB. After an error only discard is left. */
 npk_status npk_column_append(npk_column_writer *writer, const void *rows, uint64_t row_count, npk_error *err);
 /* The rows appended so far as a readable column, retained for the caller: a transaction that reads its own bulk rows. Buffered bytes are
  * written first. The column stays readable whatever becomes of the writer. */
@@ -40,9 +41,15 @@ typedef struct npk_column_summary {
     uint64_t sum_count;
     const uint64_t *sums;   /* owned by the writer */
 } npk_column_summary;
-/* Write the header, sync the file, rename it to its name and, when sync_directory, sync the directory (several files can share one directory
- * sync). The summary is valid until release. After an error only discard is left. */
-npk_status npk_column_finish(npk_column_writer *writer, bool sync_directory, npk_column_summary *summary, npk_error *err);
+typedef enum npk_column_durability {
+    NPK_COLUMN_UNSYNCED,    /* neither file nor name: unsynced.h says who syncs them */
+    NPK_COLUMN_SYNCED,      /* the file; several can share one sync of the directory, which is the caller's */
+    NPK_COLUMN_NAME_SYNCED  /* the file and its directory */
+} npk_column_durability;
+/* Write the header, sync the file, rename it to its name, sync the directory: the syncs as far as durability says. The summary is valid until
+ * release. After an error only discard is left. */
+npk_status npk_column_finish(npk_column_writer *writer, npk_column_durability durability, npk_column_summary *summary,
+                             npk_error *err);
 /* Give the writer back; the file stays as it is. */
 void npk_column_writer_release(npk_column_writer *writer);
 /* Give the writer back and unlink its file, finished or not (best effort). Only for files that were never linked. */

@@ -176,7 +176,7 @@ static npk_status copy_rows(struct fold *fold, npk_error *err)
     npk_column_spec spec = {info->descr, info->row_size, info->ndim, info->shape, info->zero_dim};
     uint64_t count = info->row_count - fold->first_row;
     npk_status status = npk_column_create(fold->core->io, fold->core->columns_directory, fold->core->uuid, &spec, count,
-                                          &fold->writer, err);
+                                          true, &fold->writer, err);
     uint64_t step = npk_max_u64(1, COPY_SIZE / info->row_size);
     uint8_t *bytes = status == NPK_OK ? npk_buffer_grow(&fold->rows, (size_t)(npk_min_u64(step, count) * info->row_size)) : NULL;
     if (status == NPK_OK && !bytes)
@@ -189,7 +189,7 @@ static npk_status copy_rows(struct fold *fold, npk_error *err)
         atomic_fetch_add(&fold->core->bytes_folded, part * info->row_size);
     }
     if (status == NPK_OK)
-        status = npk_column_finish(fold->writer, true, &fold->summary, err);
+        status = npk_column_finish(fold->writer, NPK_COLUMN_NAME_SYNCED, &fold->summary, err);
     return status;
 }
 
@@ -246,7 +246,7 @@ static npk_status log_fold(struct fold *fold, npk_txn *txn, fold_result *result,
         *result = FOLD_AGAIN;
         return NPK_OK;
     }
-    status = npk_txn_log_file(txn, &fold->summary, err);
+    status = npk_txn_log_file(txn, &fold->summary, true, err);
     if (status != NPK_OK)
         return status;
     if (!fold->renumber)

@@ -2,7 +2,7 @@
  *
  * 16384 bytes, mapped shared. Fields are accessed with C11 atomics. The page is made anew by whoever gets LOCK:OPEN exclusive; nothing in
  * it survives the last process. Guards: index_name, complete, generation: GATE or WRITER; poison, writer_*: WRITER; pins: the slot's OFD lock;
- * floor: COMPACTOR; durable_lsn: raised only after a sync that succeeded; interval_*: only grow (lsn) and shrink (ms). */
+ * floor: COMPACTOR; durable_lsn: raised only after a sync that succeeded; unsynced_lsn: WRITER, only grows; interval_*: only grow (lsn) and shrink (ms). */
 #ifndef NPK_CORE_CONTROL_H
 #define NPK_CORE_CONTROL_H
 
@@ -24,7 +24,8 @@ typedef struct npk_control {           /* lies in shared memory: fixed-width mem
     _Atomic uint64_t poison_lost_count; /* how often that happened: each handle compares it with what it has said already */
     _Atomic uint64_t reserve_gone;     /* 1: the reserve was given up on a full disk */
     _Atomic uint64_t space_short;      /* 1: a transaction got NO_SPACE; the next checkpoint reclaims all it can */
-    _Atomic uint64_t durable_lsn;      /* everything below is synced */
+    _Atomic uint64_t durable_lsn;      /* everything below is synced, with the column files it needs */
+    _Atomic uint64_t unsynced_lsn;     /* no file was linked unsynced behind it: below durable_lsn, there is none to sync */
     _Atomic uint64_t synced_us;        /* monotonic: when durable_lsn was raised last */
     _Atomic uint64_t interval_lsn;     /* up to here somebody committed at level INTERVAL: above durable_lsn, a sync is due */
     _Atomic uint64_t interval_ms;      /* the shortest interval of those who did, 0: nobody yet */

@@ -13,6 +13,7 @@
 #include "opening.h"
 #include "recover.h"
 #include "store_files.h"
+#include "unsynced.h"
 #include "verify.h"
 
 struct look { /* what is open while inspecting */
@@ -27,6 +28,7 @@ struct look { /* what is open while inspecting */
 
 static void close_look(struct look *look)
 {
+    npk_replay_release(&look->replay);
     npk_kv_close(look->kv);
     npk_columns_close(look->columns);
     npk_wal_close(look->wal);
@@ -180,10 +182,10 @@ static npk_status verify_state(struct tally *tally, int deep, npk_error *err)
 /* ---- the whole look --------------------------------------------------------------------------------------------------------- */
 
 static npk_status replay_state(struct look *look, npk_inspection *inspection, const npk_inspection_visitor *visitor,
-                               npk_error *err)
+                               uint64_t stop_lsn, npk_error *err)
 {
     npk_error reason = {0};
-    npk_status status = npk_recover_replay(look->io, look->checkpoint_directory, look->wal, look->uuid, look->kv, 0,
+    npk_status status = npk_recover_replay(look->io, look->checkpoint_directory, look->wal, look->uuid, look->kv, stop_lsn,
                                            &look->replay, &reason);
     if (status == NPK_CORRUPT || status == NPK_NOT_FOUND) {
         add_finding(inspection, visitor, NPK_DIRECTORY_WAL, reason.message);
@@ -199,6 +201,39 @@ static npk_status replay_state(struct look *look, npk_inspection *inspection, co
     }
     (void)snprintf(inspection->reason, sizeof inspection->reason, "%s", scan->case_name ? scan->case_name : "");
     return NPK_OK;
+}
+
+/* Files that were linked unsynced decide with the log where it ends: what the next open would cut is shown as cut. Nothing is asked while the store is in
+ * use: its processes sync files, and remove them, meanwhile. */
+static npk_status check_files(struct look *look, npk_inspection *inspection, const npk_inspection_visitor *visitor,
+                              npk_error *err)
+{
+    const npk_wal_scan *scan = &look->replay.scan;
+    uint64_t log_end_lsn = scan->end.lsn, end_lsn = log_end_lsn;
+    npk_link_check check = {.io = look->io,
+                            .directory = look->columns_directory,
+                            .columns = look->columns,
+                            .kv = look->kv,
+                            .links = &look->replay.links,
+                            .watermark_lsn = scan->watermark_lsn,
+                            .trusted_lsn = scan->watermark_lsn,
+                            .action = NPK_LINK_CHECK};
+    if (look->replay.links.size == 0 || scan->verdict == NPK_WAL_DAMAGED)
+        return NPK_OK;
+    npk_status status = npk_unsynced_find_end(&check, &end_lsn, err);
+    if (status != NPK_OK || end_lsn == log_end_lsn)
+        return status;
+    npk_kv_close(look->kv);
+    look->kv = NULL;
+    npk_replay_release(&look->replay);
+    status = npk_kv_open(NULL, &look->kv, err);
+    if (status == NPK_OK)
+        status = replay_state(look, inspection, visitor, end_lsn, err);
+    if (status == NPK_OK && scan->verdict == NPK_WAL_TORN) {
+        look->replay.scan.tail_size = npk_max_u64(scan->tail_size, log_end_lsn - scan->end.lsn);
+        (void)snprintf(inspection->reason, sizeof inspection->reason, "a column file linked unsynced is missing or wrong");
+    }
+    return status;
 }
 
 static void fill_from_replay(const struct look *look, npk_inspection *inspection)
@@ -249,7 +284,9 @@ static npk_status inspect_open(struct look *look, const char *path, int deep, co
     if (status == NPK_OK)
         status = npk_kv_open(NULL, &look->kv, err);
     if (status == NPK_OK)
-        status = replay_state(look, inspection, visitor, err);
+        status = replay_state(look, inspection, visitor, 0, err);
+    if (status == NPK_OK && !in_use)
+        status = check_files(look, inspection, visitor, err);
     if (status != NPK_OK)
         return status;
     fill_from_replay(look, inspection);

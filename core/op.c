@@ -31,6 +31,7 @@ static const struct layout {
     [NPK_OP_RESET - 16] = {"reset", {TIME}},
     [NPK_OP_RENUMBER - 16] = {"renumber", {ARRAY, FIRST, COUNT, OTHER}},
     [NPK_OP_RETIRE - 16] = {"retire", {LIST}},
+    [NPK_OP_UNSYNCED_FILE - 16] = {"unsynced file", {OTHER, FILE_SIZE, COUNT, ROW_SIZE, DATA_OFFSET, LIST}},
 };
 
 static const struct layout *layout_of(uint8_t type)
@@ -46,6 +47,7 @@ size_t npk_op_list_item_size(uint8_t type)
     case NPK_OP_REPLACE_SET:
     case NPK_OP_LINK_SET: return 2;
     case NPK_OP_FILE:
+    case NPK_OP_UNSYNCED_FILE:
     case NPK_OP_SUMS: return 8;
     case NPK_OP_DROP_ROWS: return 16;
     case NPK_OP_RETIRE: return 9;

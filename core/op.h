@@ -23,7 +23,8 @@ typedef enum npk_op_type {
     NPK_OP_CLONE = 29,
     NPK_OP_RESET = 30,
     NPK_OP_RENUMBER = 31,
-    NPK_OP_RETIRE = 32
+    NPK_OP_RETIRE = 32,
+    NPK_OP_UNSYNCED_FILE = 33
 } npk_op_type;
 
 typedef enum npk_link_mode { NPK_LINK_APPEND = 0, NPK_LINK_REPLACE = 1, NPK_LINK_FOLD = 2 } npk_link_mode;
@@ -36,7 +37,7 @@ typedef struct npk_op {
     uint8_t zero_dim;
     uint8_t ndim;
     uint64_t array;
-    uint64_t other;         /* CREATE: replaced array; CLONE: source; FILE, SUMS, LINK, RENUMBER: file id */
+    uint64_t other;         /* CREATE: replaced array; CLONE: source; FILE (both), SUMS, LINK, RENUMBER: file id */
     uint64_t time_us;
     uint64_t first;         /* first slot; SUMS: first block */
     uint64_t count;         /* slots; FILE: rows */

@@ -6,10 +6,13 @@
 
 #include "apply.h"
 #include "catalog.h"
+#include "bytes.h"
 #include "checkpoint.h"
 #include "error.h"
+#include "op.h"
 #include "reserve.h"
 #include "store_files.h"
+#include "unsynced.h"
 #include "view.h"
 
 #define FLUSH_SIZE (64u << 20) /* bytes of changes above which replay publishes what it has */
@@ -18,7 +21,8 @@
 
 struct replay_context {
     npk_kv *kv;
-    bool any_base;
+    const npk_wal_scan *scan;
+    npk_buffer *links; /* NULL: not wanted */
 };
 
 static npk_status publish_changes(npk_kv *kv, npk_error *err)
@@ -40,10 +44,34 @@ static npk_status flush_when_large(void *context, npk_error *err)
     return npk_kv_change_size(kv) > FLUSH_SIZE ? publish_changes(kv, err) : NPK_OK;
 }
 
+static npk_status note_link(struct replay_context *replay, const npk_record *record, npk_error *err)
+{
+    npk_op op;
+    if (!npk_op_decode(record->type, record->meta, record->meta_size, &op))
+        return NPK_OK; /* applying it says why */
+    npk_link link = {.file_id = op.other, .begin_lsn = replay->scan->end.lsn};
+    npk_buffer_put(replay->links, &link, sizeof link);
+    return replay->links->failed ? npk_fail(err, NPK_NO_MEMORY, "could not list unsynced files") : NPK_OK;
+}
+
+static void note_commit(struct replay_context *replay, uint64_t lsn)
+{
+    npk_link *links = (npk_link *)(void *)replay->links->data;
+    for (size_t i = replay->links->size / sizeof *links; i > 0 && links[i - 1].commit_lsn == 0; i--)
+        links[i - 1].commit_lsn = lsn;
+}
+
 static npk_status replay_record(void *context, const npk_record *record, npk_error *err)
 {
-    npk_kv *kv = context;
-    npk_status status;
+    struct replay_context *replay = context;
+    npk_kv *kv = replay->kv;
+    npk_status status = NPK_OK;
+    if (replay->links && record->type == NPK_RECORD_COMMIT)
+        note_commit(replay, record->place.lsn);
+    else if (replay->links && record->type == NPK_OP_UNSYNCED_FILE)
+        status = note_link(replay, record, err);
+    if (status != NPK_OK)
+        return status;
     if (record->type == NPK_RECORD_COMMIT) {
         status = npk_apply_commit(kv, record, err);
         npk_kv_forget_marks(kv);
@@ -85,6 +113,7 @@ npk_status npk_recover_replay(const npk_io *io, npk_file *checkpoint_directory, 
                               npk_kv *kv, uint64_t stop_lsn, npk_replay *replay, npk_error *err)
 {
     memset(replay, 0, sizeof *replay);
+    npk_buffer_init(&replay->links);
     npk_status status = load_newest_checkpoint(io, checkpoint_directory, uuid, kv, replay, err);
     if (status != NPK_OK)
         return status;
@@ -105,11 +134,18 @@ npk_status npk_recover_replay(const npk_io *io, npk_file *checkpoint_directory, 
         replay->scan.from_checksum = state.end.last_checksum;
     replay->scan.stop_lsn = stop_lsn;
     replay->scan.visit = replay_record;
-    replay->scan.context = kv;
+    struct replay_context context = {kv, &replay->scan, &replay->links};
+    replay->scan.context = &context;
     status = npk_wal_scan_log(wal, &replay->scan, err);
+    replay->scan.context = NULL;
     if (status == NPK_CORRUPT && replay->bad_checkpoint_count)
         return npk_context(err, status, "%zu damaged checkpoints", replay->bad_checkpoint_count);
     return status;
+}
+
+void npk_replay_release(npk_replay *replay)
+{
+    npk_buffer_release(&replay->links);
 }
 
 npk_status npk_recover_refuse(const npk_wal_scan *scan, npk_error *err)
@@ -146,22 +182,62 @@ static npk_status settle_end(npk_core *core, const npk_replay *replay, npk_wal_e
     return status == NPK_OK ? NPK_OK : npk_context(err, status, "cut the tail of the log");
 }
 
-static npk_status fill_index(npk_core *core, npk_index *index, uint64_t stop_lsn, npk_wal_end *end, npk_error *err)
+/* Step 3, the files. *end_lsn: where the log has to end for the sake of them. */
+static npk_status settle_files(npk_core *core, npk_kv *kv, npk_replay *replay, uint64_t stop_lsn, uint64_t *end_lsn,
+                               npk_error *err)
 {
+    *end_lsn = replay->scan.end.lsn;
+    if (replay->scan.verdict == NPK_WAL_DAMAGED)
+        return NPK_OK;
+    /* The watermark in memory may have been raised by a sync beside one that failed: enough to call a wrong file damage, not enough to trust a
+     * right one. */
+    npk_link_check check = {.io = core->io,
+                            .directory = core->columns_directory,
+                            .columns = core->columns,
+                            .kv = kv,
+                            .links = &replay->links,
+                            .watermark_lsn = replay->scan.watermark_lsn,
+                            .trusted_lsn = npk_max_u64(replay->scan.watermark_lsn, atomic_load(&core->control->durable_lsn)),
+                            .action = NPK_LINK_RENEW};
+    npk_status status = npk_unsynced_find_end(&check, end_lsn, err);
+    if (status == NPK_NO_SPACE) { /* opening must work on a full disk */
+        npk_reserve_release(core);
+        status = npk_unsynced_find_end(&check, end_lsn, err);
+    }
+    if (status == NPK_NO_SPACE && stop_lsn == 0) {
+        check.action = NPK_LINK_SYNC;
+        status = npk_unsynced_find_end(&check, end_lsn, err);
+    }
+    return status == NPK_OK ? NPK_OK : npk_context(err, status, "check column files linked unsynced");
+}
+
+/* files_settled: the log is to end at stop_lsn because of a file, and all others were dealt with. *again: the index is of no use, and
+ * the log has to end there. */
+static npk_status fill_index(npk_core *core, npk_index *index, uint64_t stop_lsn, bool files_settled, npk_wal_end *end,
+                             uint64_t *again, npk_error *err)
+{
+    *again = 0;
     npk_kv *kv = NULL;
     npk_status status = npk_kv_open(index, &kv, err);
     if (status != NPK_OK)
         return status;
     npk_replay replay;
     status = npk_recover_replay(core->io, core->checkpoint_directory, core->wal, core->uuid, kv, stop_lsn, &replay, err);
-    if (status == NPK_OK)
+    if (status == NPK_OK && !files_settled) {
+        uint64_t end_lsn = 0;
+        status = settle_files(core, kv, &replay, stop_lsn, &end_lsn, err);
+        if (status == NPK_OK && end_lsn < replay.scan.end.lsn)
+            *again = end_lsn;
+    }
+    npk_replay_release(&replay);
+    if (status == NPK_OK && *again == 0)
         status = settle_end(core, &replay, end, err);
-    if (status == NPK_OK)
+    if (status == NPK_OK && *again == 0)
         status = npk_apply_end(kv, end, NULL, err);
-    if (status == NPK_OK)
+    if (status == NPK_OK && *again == 0)
         status = publish_changes(kv, err);
     npk_kv_close(kv);
-    if (status == NPK_OK) {
+    if (status == NPK_OK && *again == 0) {
         atomic_store(&core->checkpoint_lsn, replay.checkpoint_lsn);
         /* The cut synced everything that is left. In place: the checkpoint proves it. */
         atomic_store(&core->control->durable_lsn, end->lsn);
@@ -169,7 +245,9 @@ static npk_status fill_index(npk_core *core, npk_index *index, uint64_t stop_lsn
     return status;
 }
 
-npk_status npk_recover_build_index(npk_core *core, uint64_t stop_lsn, npk_error *err)
+/* An index under a new random name, filled as far as the log and its files reach. */
+static npk_status make_index(npk_core *core, uint64_t stop_lsn, bool files_settled, uint64_t *out_name, npk_index **out,
+                             uint64_t *again, npk_error *err)
 {
     uint64_t name = 0;
     int rc = core->io->random(core->io, &name, sizeof name);
@@ -182,12 +260,26 @@ npk_status npk_recover_build_index(npk_core *core, uint64_t stop_lsn, npk_error 
     npk_status status = npk_index_open(core->io, core->index_directory, text, true, 0, &index, err);
     npk_wal_end end;
     if (status == NPK_OK)
-        status = fill_index(core, index, stop_lsn, &end, err);
-    if (status != NPK_OK) { /* a repair may be tried again and again */
+        status = fill_index(core, index, stop_lsn, files_settled, &end, again, err);
+    if (status != NPK_OK || *again) { /* a repair may be tried again and again */
         npk_index_close(index);
         (void)npk_index_remove(core->io, core->index_directory, text);
         return status;
     }
+    *out_name = name;
+    *out = index;
+    return NPK_OK;
+}
+
+npk_status npk_recover_build_index(npk_core *core, uint64_t stop_lsn, npk_error *err)
+{
+    uint64_t name = 0, again = 0;
+    npk_index *index = NULL;
+    npk_status status = make_index(core, stop_lsn, false, &name, &index, &again, err);
+    if (status == NPK_OK && again)
+        status = make_index(core, again, true, &name, &index, &again, err);
+    if (status != NPK_OK)
+        return status;
     /* Step 5: complete is set last; readers compare the name each time they begin. Under the lock, so that no thread of this process sees
      * one name here and another there, and takes its own index for another process's. */
     (void)pthread_rwlock_wrlock(&core->index_lock);
@@ -200,6 +292,7 @@ npk_status npk_recover_build_index(npk_core *core, uint64_t stop_lsn, npk_error 
     npk_index_close(old);
     npk_view_forget_arrays(core);
     if (old_name) { /* other processes have it open, or find the new name when they look again */
+        char text[NPK_FILE_NAME_SIZE];
         npk_store_files_encode_index(old_name, text);
         (void)npk_index_remove(core->io, core->index_directory, text);
     }
@@ -258,8 +351,9 @@ static npk_status keep_transactions(npk_core *core, const npk_store_state *publi
     npk_wal_scan scan = {.from_lsn = published->end.lsn,
                          .from_checksum = published->end.last_checksum,
                          .durable_floor = atomic_load(&core->control->durable_lsn),
-                         .visit = replay_record,
-                         .context = kv};
+                         .visit = replay_record};
+    struct replay_context context = {kv, &scan, NULL};
+    scan.context = &context;
     npk_wal_end end;
     status = npk_wal_scan_log(core->wal, &scan, err);
     if (status == NPK_OK && scan.verdict == NPK_WAL_DAMAGED)
@@ -268,7 +362,15 @@ static npk_status keep_transactions(npk_core *core, const npk_store_state *publi
                          scan.end.seq == published->end.seq && scan.highest_seq == published->end.seq;
     if (status == NPK_OK && !nothing_there) {
         atomic_fetch_add(&core->recoveries, 1);
-        status = npk_wal_cut(core->wal, &scan, &end, err);
+        /* The cut is a watermark. No sync is known to have failed, and a writer that died had written its files: they are whole, only not synced. */
+        npk_buffer files;
+        npk_buffer_init(&files);
+        status = npk_unsynced_list(kv, atomic_load(&core->control->durable_lsn), &files, err);
+        if (status == NPK_OK)
+            status = npk_unsynced_sync(core, &files, err);
+        npk_buffer_release(&files);
+        if (status == NPK_OK)
+            status = npk_wal_cut(core->wal, &scan, &end, err);
         if (status == NPK_NO_SPACE) {
             npk_reserve_release(core);
             status = npk_wal_cut(core->wal, &scan, &end, err);

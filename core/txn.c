@@ -8,6 +8,7 @@
 #include "upkeep.h"
 #include "recover.h"
 #include "reserve.h"
+#include "unsynced.h"
 #include "view.h"
 #include "worker.h"
 #include "writer.h"
@@ -108,19 +109,22 @@ static void finish(npk_txn *txn, bool clean)
     npk_free(txn);
 }
 
-/* Files first: durable with their names before the commit record that links them. */
-static npk_status finish_bulks(npk_txn *txn, npk_error *err)
+/* Files first: at level commit durable with their names before the commit record that links them. At the others whoever raises the watermark
+ * syncs them: noted before the transaction is published, so that no one overlooks it. */
+static npk_status finish_bulks(npk_txn *txn, npk_sync sync, npk_error *err)
 {
     npk_status status = NPK_OK;
-    bool any = false;
+    bool any = false, synced = sync == NPK_SYNC_COMMIT;
     for (npk_bulk *bulk = txn->bulks; bulk && status == NPK_OK; bulk = bulk->next) {
         npk_column_summary summary;
-        status = npk_column_finish(bulk->writer, false, &summary, err);
+        status = npk_column_finish(bulk->writer, synced ? NPK_COLUMN_SYNCED : NPK_COLUMN_UNSYNCED, &summary, err);
         if (status == NPK_OK)
-            status = npk_txn_log_file(txn, &summary, err);
+            status = npk_txn_log_file(txn, &summary, synced, err);
         any = true;
     }
-    if (status == NPK_OK && any) {
+    if (any && !synced)
+        npk_unsynced_note(txn->core, npk_wal_get_end(txn->core->wal).lsn);
+    if (status == NPK_OK && any && synced) {
         int rc = txn->core->io->sync(txn->core->io, txn->core->columns_directory);
         if (rc)
             status = npk_fail_errno(err, rc, "could not sync the column directory");
@@ -155,7 +159,7 @@ npk_status npk_txn_commit(npk_txn *txn, npk_sync sync, npk_position *position, n
         return status;
     }
     if (status == NPK_OK)
-        status = finish_bulks(txn, err);
+        status = finish_bulks(txn, sync, err);
     if (status == NPK_OK) {
         status = npk_writer_commit(core, txn->kv, txn->id, txn->record_count, sync, sync_interval_ms(txn),
                                    !txn->adds_rows, position, err);
@@ -298,7 +302,7 @@ npk_status npk_txn_log(npk_txn *txn, const npk_op *op, const void *data, size_t 
     return status;
 }
 
-npk_status npk_txn_log_file(npk_txn *txn, const npk_column_summary *summary, npk_error *err)
+npk_status npk_txn_log_file(npk_txn *txn, const npk_column_summary *summary, bool synced, npk_error *err)
 {
     size_t most = (npk_wal_payload_max(txn->core->wal) - 64) / 8; /* sums in one record, a multiple of an index entry's */
     most -= most % NPK_SUMS_PER_ENTRY;
@@ -311,7 +315,7 @@ npk_status npk_txn_log_file(npk_txn *txn, const npk_column_summary *summary, npk
             npk_buffer_put_u64(&txn->rows, summary->sums[at + i]);
         if (txn->rows.failed)
             return npk_fail(err, NPK_NO_MEMORY, "could not allocate checksums");
-        npk_op op = {.type = at == 0 ? NPK_OP_FILE : NPK_OP_SUMS,
+        npk_op op = {.type = at ? NPK_OP_SUMS : synced ? NPK_OP_FILE : NPK_OP_UNSYNCED_FILE,
                      .other = summary->id,
                      .file_size = summary->file_size,
                      .count = summary->row_count,

@@ -41,8 +41,8 @@ struct npk_txn {
 npk_status npk_txn_begin_core(npk_core *core, const npk_wait *wait, npk_txn **txn, npk_error *err);
 /* Log an operation and apply it to the transaction's view. */
 npk_status npk_txn_log(npk_txn *txn, const npk_op *op, const void *data, size_t data_size, npk_error *err);
-/* Log a finished column file: FILE and, when it has many blocks, SUMS records. */
-npk_status npk_txn_log_file(npk_txn *txn, const npk_column_summary *summary, npk_error *err);
+/* Log a finished column file: FILE (UNSYNCED_FILE when it is not durable with its name) and, when it has many blocks, SUMS records. */
+npk_status npk_txn_log_file(npk_txn *txn, const npk_column_summary *summary, bool synced, npk_error *err);
 /* Where the transaction stands, and going back there. The second breaks the transaction when the log fails. */
 npk_savepoint npk_txn_here(const npk_txn *txn);
 npk_status npk_txn_undo_to(npk_txn *txn, const npk_savepoint *to, npk_error *err);

@@ -152,8 +152,10 @@ static npk_status get_bulk(npk_txn *txn, uint64_t id, const npk_array_record *ar
     if (!bulk)
         return npk_fail(err, NPK_NO_MEMORY, "could not allocate a column writer");
     npk_column_spec spec = {array->descr, array->row_size, array->ndim, array->shape, array->zero_dim};
+    /* At level never nobody is about to sync it. A commit may ask for another level than the handle has: a hint is all this is. */
+    bool write_behind = !txn->store || txn->store->settings.sync != NPK_SYNC_NEVER;
     npk_status status = npk_column_create(txn->core->io, txn->core->columns_directory, txn->core->uuid, &spec, expected,
-                                          &bulk->writer, err);
+                                          write_behind, &bulk->writer, err);
     if (status != NPK_OK) {
         npk_free(bulk);
         return status;

@@ -189,20 +189,6 @@ static npk_status verify_arrays(npk_verify *verify, npk_error *err)
 
 /* ---- column files ------------------------------------------------------------------------------------------------------------ */
 
-static npk_status collect_sums(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
-                               bool *stop, npk_error *err)
-{
-    (void)stop;
-    npk_buffer *sums = context;
-    if (key_size != 16 || value_size % 8 != 0 || npk_get_be64(key + 8) != sums->size / 8)
-        return npk_catalog_fail(err, NPK_TABLE_SUMS);
-    for (size_t i = 0; i < value_size; i += 8) {
-        uint64_t sum = npk_get_u64(value + i);
-        npk_buffer_put(sums, &sum, sizeof sum);
-    }
-    return sums->failed ? npk_fail(err, NPK_NO_MEMORY, "could not allocate checksums") : NPK_OK;
-}
-
 struct column_check {
     npk_verify *verify;
     struct damage damage;
@@ -245,8 +231,7 @@ static npk_status verify_column(npk_verify *verify, uint64_t id, const npk_conta
     }
     npk_buffer sums;
     npk_buffer_init(&sums);
-    uint8_t prefix[8];
-    status = npk_kv_scan(verify->kv, NPK_TABLE_SUMS, prefix, npk_key_u64(prefix, id), NULL, 0, collect_sums, &sums, err);
+    status = npk_catalog_get_sums(verify->kv, id, &sums, err);
     if (status == NPK_OK)
         status = npk_column_check(column, (const uint64_t *)(const void *)sums.data, sums.size / 8, note_block, &check, err);
     if (status == NPK_CORRUPT && check.block_count)

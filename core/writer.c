@@ -9,6 +9,7 @@
 #include "recover.h"
 #include "reserve.h"
 #include "thread.h"
+#include "unsynced.h"
 #include "view.h"
 
 /* ---- the lock --------------------------------------------------------------------------------------------------------- */
@@ -243,6 +244,16 @@ static npk_status commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint3
         status = make_room(core, kv, use_reserve, err);
     if (status != NPK_OK)
         return status; /* the caller aborts */
+    if (sync == NPK_SYNC_COMMIT) { /* its sync raises the watermark above what others linked and did not sync */
+        status = npk_unsynced_sync_state(core, kv, err);
+        if (status != NPK_OK && !atomic_load(&core->control->poison))
+            return npk_context(err, status, "commit");
+        if (status != NPK_OK) {
+            npk_kv_clear(kv);
+            discard_tail(core);
+            return npk_context(err, status, "commit"); /* no commit record was written */
+        }
+    }
     status = npk_wal_append(core->wal, NPK_RECORD_COMMIT, transaction, known_watermark(core), meta, sizeof meta, NULL, 0,
                             false, &place, err);
     if (status == NPK_NO_SPACE && use_reserve && !npk_wal_in_doubt(core->wal)) {
@@ -325,14 +336,39 @@ npk_status npk_writer_abort(npk_core *core, npk_kv *kv, uint64_t begin_lsn, uint
 #define FLUSH_TRIES 200
 #define FLUSH_PAUSE_US 500u
 
+/* The published state, and the files that are in doubt in just that state: in a newer one some may be dead that it still needs. */
+static npk_status look_for_flush(npk_core *core, npk_store_state *state, npk_buffer *files, npk_error *err)
+{
+    npk_kv *kv = NULL;
+    bool found = false;
+    npk_status status = npk_view_begin(core, &kv, err);
+    if (status != NPK_OK)
+        return status;
+    status = npk_catalog_get_state(kv, state, &found, err);
+    if (status == NPK_OK && !found)
+        status = npk_catalog_fail(err, NPK_TABLE_STORE);
+    uint64_t durable_lsn = atomic_load(&core->control->durable_lsn);
+    if (status == NPK_OK && state->end.lsn > durable_lsn && atomic_load(&core->control->unsynced_lsn) >= durable_lsn)
+        status = npk_unsynced_list(kv, durable_lsn, files, err);
+    npk_view_end(core, kv);
+    return status;
+}
+
 npk_status npk_writer_flush(npk_core *core, npk_error *err)
 {
     for (int tries = 0;; tries++) {
         uint64_t generation = atomic_load(&core->control->generation);
         npk_store_state state;
-        npk_status status = npk_view_state(core, &state, err);
-        if (status != NPK_OK || state.end.lsn <= atomic_load(&core->control->durable_lsn))
-            return status;
+        npk_buffer files;
+        npk_buffer_init(&files);
+        npk_status status = look_for_flush(core, &state, &files, err);
+        if (status == NPK_OK)
+            status = npk_unsynced_sync(core, &files, err);
+        npk_buffer_release(&files);
+        if (status != NPK_OK)
+            return npk_context(err, status, "flush");
+        if (state.end.lsn <= atomic_load(&core->control->durable_lsn))
+            return NPK_OK;
         npk_error reason = {0};
         bool sync_failed = false;
         status = npk_wal_sync_segment(core->wal, state.end.seq, &sync_failed, &reason);

@@ -19,7 +19,7 @@ npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, u
 /* Undo everything logged since begin_lsn, the published end at acquire. */
 npk_status npk_writer_abort(npk_core *core, npk_kv *kv, uint64_t begin_lsn, uint64_t transaction, npk_error *err);
 
-/* Make everything published durable: sync the current segment (older ones were synced when the log rolled) and raise the watermark.
+/* Make everything published durable: sync the column files that were linked unsynced, then the current segment (older ones were synced when the log rolled) and raise the watermark.
  * Needs no writer lock. A failure poisons the store. */
 npk_status npk_writer_flush(npk_core *core, npk_error *err);
 /* Did somebody, in any process, commit at level INTERVAL what is not synced yet, and is the time up? */

@@ -99,7 +99,8 @@ typedef struct npk_wal_scan {
     uint64_t from_checksum; /* checksum field of the record that ends at from_lsn, when the caller kept it: reading then starts right
                              * there instead of walking the segment's records up to it. 0: not known */
     uint64_t durable_floor; /* everything below was synced (newest checkpoint's LSN); 0: unknown */
-    uint64_t stop_lsn;      /* 0, or: keep no transaction that ends behind this (failed sync: the published end) */
+    uint64_t stop_lsn;      /* 0, or: keep no transaction that ends behind this (failed sync: the published end; or what a later one refers to is
+                             * missing) */
     /* Called for each operation record of each complete transaction, in order, after its commit record was seen; then once with type
      * NPK_RECORD_COMMIT. Voided records are left out. A status other than OK ends the scan and is returned. May be NULL. */
     npk_status (*visit)(void *context, const npk_record *record, npk_error *err);
@@ -111,7 +112,8 @@ typedef struct npk_wal_scan {
     uint64_t damaged_lsn;       /* DAMAGED: the first position that does not hold what it must */
     uint64_t damaged_until_lsn; /* DAMAGED: the floor that proves it */
     uint64_t tail_size;         /* bytes behind end that hold something */
-    uint64_t durable_lsn;       /* highest watermark or floor seen */
+    uint64_t durable_lsn;       /* highest watermark or floor seen: log below was synced */
+    uint64_t watermark_lsn;     /* highest watermark seen, from_lsn or durable_floor: rolls, which speak for the log alone, left out */
     uint64_t last_commit_us;    /* 0: none seen */
     uint64_t last_transaction;  /* highest transaction id seen in complete transactions */
     uint64_t transaction_count;

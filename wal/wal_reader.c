@@ -268,7 +268,9 @@ static npk_status take_record(scanner *s, const npk_record_header *header, const
     if (status != NPK_OK)
         return status;
     /* A record knows of no sync of bytes that were not there when it was written. */
-    scan->durable_lsn = npk_max_u64(scan->durable_lsn, npk_min_u64(header->watermark, header->lsn));
+    uint64_t watermark = npk_min_u64(header->watermark, header->lsn);
+    scan->durable_lsn = npk_max_u64(scan->durable_lsn, watermark);
+    scan->watermark_lsn = npk_max_u64(scan->watermark_lsn, watermark);
     s->offset += size;
     s->last_checksum = header->checksum;
     if (is_boundary)
@@ -403,7 +405,9 @@ static uint64_t find_floor(const scanner *s)
         offset = npk_wal_search(loaded, offset, limit, &header);
         if (offset == limit)
             break;
-        floor = npk_max_u64(floor, npk_min_u64(header.watermark, header.lsn));
+        uint64_t watermark = npk_min_u64(header.watermark, header.lsn);
+        floor = npk_max_u64(floor, watermark);
+        s->scan->watermark_lsn = npk_max_u64(s->scan->watermark_lsn, watermark);
         offset += npk_record_size(header.meta_size, header.data_size);
     }
     return floor;
@@ -550,6 +554,7 @@ npk_status npk_wal_scan_log(npk_wal *wal, npk_wal_scan *scan, npk_error *err)
     if (scan->stop_lsn && scan->stop_lsn < scan->from_lsn)
         return npk_fail(err, NPK_INVALID, "scan stops at %llu before it starts at %llu", (unsigned long long)scan->stop_lsn,
                         (unsigned long long)scan->from_lsn);
+    scan->watermark_lsn = npk_max_u64(scan->from_lsn, scan->durable_floor);
     scanner s = {.wal = wal, .scan = scan, .err = err};
     npk_buffer_init(&s.loaded.bytes);
     npk_buffer_init(&s.metas);

@@ -417,6 +417,127 @@ static void level_never(explorer *x)
     lower_level(x, NPK_SYNC_NEVER);
 }
 
+/* Column files linked unsynced, by whatever raises the watermark above them: a commit, a flush, a checkpoint, a fold, a close. Some died before. */
+static void unsynced(explorer *x, npk_sync sync)
+{
+    start(x);
+    for (uint64_t i = 0; i < 6; i++) {
+        explorer_begin(x);
+        explorer_save(x, 2, 40, 200 + i); /* over the one before */
+        explorer_commit(x, sync);
+        explorer_begin(x);
+        explorer_save(x, 3 + (int)(i % 2), 300, 40);
+        explorer_append(x, 0, 2);
+        explorer_commit(x, sync);
+        switch (i) {
+        case 0:
+            explorer_begin(x);
+            explorer_append(x, 1, 1);
+            explorer_commit(x, C);
+            break;
+        case 1: explorer_flush(x); break;
+        case 2: explorer_checkpoint(x); break;
+        case 3:
+            explorer_begin(x);
+            explorer_append(x, 2, 3);
+            explorer_commit(x, sync);
+            explorer_compact(x, 2);
+            break;
+        case 4:
+            explorer_begin(x);
+            explorer_save(x, 2, 40, 220); /* kills an unsynced one with the commit that would have to sync it */
+            explorer_commit(x, C);
+            break;
+        default: break;
+        }
+    }
+    explorer_close(x);
+}
+
+static void unsynced_interval(explorer *x)
+{
+    unsynced(x, NPK_SYNC_INTERVAL);
+}
+
+static void unsynced_never(explorer *x)
+{
+    unsynced(x, NPK_SYNC_NEVER);
+}
+
+/* A successor is a watermark too: rolls above live unsynced files, between transactions and inside one that has two. */
+static void unsynced_roll(explorer *x)
+{
+    start(x);
+    for (uint64_t i = 0; i < 4; i++) {
+        explorer_begin(x);
+        explorer_save(x, 2, 40, 1300 + i);
+        explorer_save(x, 3, 300, 180);
+        explorer_append(x, 1, 100 + 15 * i);
+        explorer_commit(x, NPK_SYNC_NEVER);
+        explorer_begin(x);
+        explorer_append(x, 1, 140);
+        explorer_commit(x, NPK_SYNC_NEVER);
+    }
+    ck_assert_uint_ge(count(x).segment_rolls, 3);
+    ck_assert_uint_ge(count(x).column_file_count, 8);
+    explorer_begin(x);
+    explorer_append(x, 1, 1);
+    explorer_commit(x, C);
+}
+
+/* Arrays share an unsynced file; the one it was made for goes. */
+static void unsynced_shared(explorer *x)
+{
+    start(x);
+    explorer_begin(x);
+    explorer_save(x, 2, 40, 200);
+    explorer_commit(x, NPK_SYNC_NEVER);
+    explorer_begin(x);
+    explorer_clone(x, 2, 3);
+    explorer_commit(x, NPK_SYNC_NEVER);
+    explorer_begin(x);
+    explorer_drop_array(x, 2);
+    explorer_replace(x, 3, 4);
+    explorer_commit(x, NPK_SYNC_NEVER);
+    explorer_begin(x);
+    explorer_save(x, 2, 40, 210);
+    uint64_t point = explorer_savepoint(x);
+    explorer_append(x, 2, 210);
+    explorer_rollback(x, point);
+    explorer_replace_run(x, 2, 3, 200);
+    explorer_commit(x, NPK_SYNC_INTERVAL);
+    explorer_begin(x);
+    explorer_append(x, 0, 1);
+    explorer_commit(x, C);
+    explorer_begin(x);
+    explorer_drop_rows(x, 3, 0, 50);
+    explorer_commit(x, NPK_SYNC_NEVER);
+    explorer_compact(x, -1);
+}
+
+/* Crash after crash with unsynced files in the tail. */
+static void unsynced_recovery(explorer *x)
+{
+    static const memory_io_select ways[] = {MEMORY_IO_PROCESS_DIED, MEMORY_IO_RANDOM, MEMORY_IO_NONE, MEMORY_IO_RANDOM, MEMORY_IO_PROCESS_DIED};
+    start(x);
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        explorer_record(x, false);
+        explorer_begin(x);
+        explorer_save(x, 2, 40, 200 + i);
+        explorer_commit(x, NPK_SYNC_NEVER);
+        explorer_begin(x);
+        explorer_append(x, 0, 2);
+        explorer_commit(x, i % 2 ? C : NPK_SYNC_NEVER);
+        explorer_begin(x);
+        explorer_save(x, 2, 40, 210 + i);
+        explorer_save(x, 3, 300, 40);
+        explorer_commit(x, NPK_SYNC_NEVER);
+        explorer_record(x, true);
+        memory_io_selection selection = {.select = ways[i], .seed = i + 1};
+        explorer_crash(x, &selection);
+    }
+}
+
 static void clone_rename_reset(explorer *x)
 {
     start_folded(x);
@@ -512,6 +633,52 @@ static void failed_names(explorer *x)
     faults(x, IO_CALL_BIT(RENAME) | IO_CALL_BIT(UNLINK) | IO_CALL_BIT(OPEN), false, EIO, MEMORY_IO_CLEAN_NEW);
 }
 
+/* As faults, with files that are synced late: by a commit, a flush, a checkpoint, a roll. */
+static void unsynced_faults(explorer *x, bool forever, memory_io_sync_failure failure)
+{
+    start(x);
+    uint64_t fired = 1, i = 0;
+    for (; fired && i < 25; i++) {
+        explorer_fault(x, IO_CALL_BIT(SYNC), i, forever, EIO, failure);
+        explorer_begin(x);
+        explorer_save(x, 2, 40, 300 + i);
+        explorer_commit(x, NPK_SYNC_NEVER);
+        explorer_begin(x);
+        explorer_append(x, 0, 3);
+        explorer_commit(x, i % 4 == 3 ? NPK_SYNC_NEVER : C);
+        explorer_begin(x);
+        explorer_save(x, 3, 300, 40);
+        explorer_append(x, 1, 30);
+        explorer_commit(x, NPK_SYNC_NEVER);
+        if (i % 2)
+            explorer_flush(x);
+        explorer_begin(x);
+        explorer_append(x, 1, 160);
+        explorer_commit(x, NPK_SYNC_NEVER);
+        explorer_begin(x);
+        explorer_save(x, 2, 40, 350);
+        explorer_commit(x, NPK_SYNC_NEVER);
+        explorer_checkpoint(x);
+        fired = explorer_settle(x);
+    }
+    ck_assert_uint_ge(i, 8);
+}
+
+static void failed_file_sync_clean(explorer *x)
+{
+    unsynced_faults(x, false, MEMORY_IO_CLEAN_NEW);
+}
+
+static void failed_file_sync_old(explorer *x)
+{
+    unsynced_faults(x, false, MEMORY_IO_CLEAN_OLD);
+}
+
+static void failed_file_sync_poison(explorer *x)
+{
+    unsynced_faults(x, true, MEMORY_IO_CLEAN_NEW);
+}
+
 static void random_steps(explorer *x)
 {
     start(x);
@@ -557,12 +724,20 @@ static const explorer_scenario scenarios[] = {
     {.name = "torn-segments", .run = torn_segments},
     {.name = "interval", .run = level_interval, .sync = NPK_SYNC_INTERVAL, .bulk_size = 6 << 10},
     {.name = "never", .run = level_never, .sync = NPK_SYNC_NEVER, .bulk_size = 6 << 10},
+    {.name = "unsynced-interval", .run = unsynced_interval, .sync = NPK_SYNC_INTERVAL, .bulk_size = 6 << 10},
+    {.name = "unsynced-never", .run = unsynced_never, .sync = NPK_SYNC_NEVER, .bulk_size = 6 << 10},
+    {.name = "unsynced-roll", .run = unsynced_roll, .sync = NPK_SYNC_NEVER, .bulk_size = 48 << 10},
+    {.name = "unsynced-shared", .run = unsynced_shared, .sync = NPK_SYNC_NEVER, .bulk_size = 6 << 10},
+    {.name = "unsynced-recovery", .run = unsynced_recovery, .sync = NPK_SYNC_NEVER, .bulk_size = 6 << 10},
     {.name = "clone-rename-reset", .run = clone_rename_reset},
     {.name = "limits", .run = limits, .checkpoint_log_size = 12 << 10, .pending_limit = 40 << 10},
     {.name = "failed-sync-clean", .run = failed_sync_clean, .bulk_size = 10 << 10, .has_faults = true},
     {.name = "failed-sync-old", .run = failed_sync_old, .bulk_size = 10 << 10, .has_faults = true},
     {.name = "failed-sync-dirty", .run = failed_sync_dirty, .bulk_size = 10 << 10, .has_faults = true},
     {.name = "failed-sync-poison", .run = failed_sync_poison, .bulk_size = 10 << 10, .has_faults = true},
+    {.name = "failed-file-sync-clean", .run = failed_file_sync_clean, .sync = NPK_SYNC_NEVER, .bulk_size = 10 << 10, .has_faults = true},
+    {.name = "failed-file-sync-old", .run = failed_file_sync_old, .sync = NPK_SYNC_NEVER, .bulk_size = 10 << 10, .has_faults = true},
+    {.name = "failed-file-sync-poison", .run = failed_file_sync_poison, .sync = NPK_SYNC_NEVER, .bulk_size = 10 << 10, .has_faults = true},
     {.name = "full-disk", .run = full_disk, .bulk_size = 10 << 10, .has_faults = true},
     {.name = "failed-names", .run = failed_names, .bulk_size = 10 << 10, .has_faults = true},
     {.name = "random", .run = random_steps, .bulk_size = 32 << 10},

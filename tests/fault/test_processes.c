@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "check_main.h"
+#include "io.h"
 #include "npk.h"
 #include "rng.h"
 
@@ -591,6 +592,117 @@ START_TEST(test_a_forked_child_cannot_use_the_handle_and_the_parent_keeps_its_lo
 }
 END_TEST
 
+/* ---- files linked unsynced -------------------------------------------------------------------------------------------------- */
+
+static npk_io watched;               /* the system's, with syncs counted */
+static npk_file *column_files[16];   /* open ones of columns/<id>.npy */
+static int column_syncs;
+
+static int watched_open(const npk_io *io, npk_file *directory_file, const char *name, unsigned flags, npk_file **file)
+{
+    int rc = npk_io_posix()->open(io, directory_file, name, flags, file);
+    size_t size = strlen(name);
+    for (size_t i = 0; rc == 0 && size > 4 && strcmp(name + size - 4, ".npy") == 0 && i < 16; i++)
+        if (!column_files[i]) {
+            column_files[i] = *file;
+            break;
+        }
+    return rc;
+}
+
+static void watched_close(const npk_io *io, npk_file *file)
+{
+    for (size_t i = 0; i < 16; i++)
+        if (column_files[i] == file)
+            column_files[i] = NULL;
+    npk_io_posix()->close(io, file);
+}
+
+static int watched_sync(const npk_io *io, npk_file *file)
+{
+    for (size_t i = 0; i < 16; i++)
+        column_syncs += file && column_files[i] == file;
+    return npk_io_posix()->sync(io, file);
+}
+
+enum { BULK_ROWS = 512 };
+
+static npk_status save_bulk(npk_store *store, const char *name, npk_sync level)
+{
+    static uint8_t rows[BULK_ROWS * ROW];
+    npk_txn *txn = NULL;
+    npk_status status = npk_txn_begin(store, UINT32_MAX, &txn, &err);
+    if (status != NPK_OK)
+        return status;
+    rng r = rng_seeded((uint64_t)name[0]);
+    rng_fill(&r, rows, sizeof rows);
+    status = npk_txn_save(txn, name, &spec, BULK_ROWS, rows, &err);
+    if (status == NPK_OK)
+        return npk_txn_commit(txn, level, NULL, &err);
+    npk_txn_abort(txn);
+    return status;
+}
+
+/* Two files, of which the first is dead by then. paused: before the second is published. */
+static void save_unsynced(int paused)
+{
+    npk_store *store = NULL;
+    if (try_open(&store, 0) != NPK_OK || save_bulk(store, "x", NPK_SYNC_NEVER) != NPK_OK)
+        fail_child("save");
+    if (paused) {
+        if (npk_store_close(store, &err) != NPK_OK)
+            fail_child("close");
+        (void)setenv("NPK_TEST_PAUSE", "before_publish:20000", 1);
+        if (try_open(&store, 0) != NPK_OK)
+            fail_child("open");
+    }
+    atomic_fetch_add(&shared->ready, 1);
+    if (save_bulk(store, "x", NPK_SYNC_NEVER) != NPK_OK)
+        fail_child("save");
+    atomic_fetch_add(&shared->ready, 1);
+    for (;;)
+        pause_ms(1000);
+}
+
+/* A process links a file that it does not sync, and is killed: before it publishes (odd), or after. The next commit at level commit of another one proves
+ * the log durable above the link, so it must sync the file. Another commit has nothing more to sync. */
+START_TEST(test_a_commit_syncs_the_file_that_a_killed_process_linked_unsynced)
+{
+    int paused = _i % 2;
+    watched = *npk_io_posix();
+    watched.open = watched_open;
+    watched.close = watched_close;
+    watched.sync = watched_sync;
+    npk_options options = {.struct_size = sizeof options, .mode = NPK_MODE_CREATE, .no_background = 1, .bulk_size = 64 << 10,
+                           .busy_timeout_ms = 20000, .io = &watched};
+    atomic_store(&shared->ready, 0);
+    npk_store *store = NULL;
+    OK(npk_store_open(path, &options, &store, &err)); /* first: it has the index open when the other one dies */
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) { /* the handle is the parent's; the path is opened anew, through another table */
+        save_unsynced(paused);
+        _exit(0);
+    }
+    wait_for(&shared->ready, paused ? 1 : 2);
+    if (paused)
+        pause_ms(300);
+    kill_now(pid);
+    column_syncs = 0;
+    OK(write_one(store, NPK_SYNC_COMMIT));
+    ck_assert_int_eq(column_syncs, 1);
+    OK(write_one(store, NPK_SYNC_COMMIT));
+    ck_assert_int_eq(column_syncs, 1);
+    npk_source source = {.store = store};
+    npk_array *array = NULL;
+    OK(npk_array_open(&source, "x", &array, &err));
+    ck_assert_uint_eq(npk_array_describe(array)->row_count, BULK_ROWS);
+    npk_array_release(array);
+    OK(npk_store_verify(store, note_finding, NULL, NULL, &err));
+    OK(npk_store_close(store, &err));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("processes");
@@ -606,6 +718,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_a_copy_opens_with_a_whole_state, 0, 2);
     tcase_add_loop_test(tcase, test_closing_a_store_whose_directory_is_gone_is_silent, 0, 2);
     tcase_add_loop_test(tcase, test_a_forked_child_cannot_use_the_handle_and_the_parent_keeps_its_lock, 0, 2);
+    tcase_add_loop_test(tcase, test_a_commit_syncs_the_file_that_a_killed_process_linked_unsynced, 0, 2);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }

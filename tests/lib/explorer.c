@@ -185,6 +185,7 @@ void explorer_open(explorer *x)
     npk_options options;
     explorer_options(x, x->disk, NPK_MODE_CREATE, &options);
     DO(x, npk_store_open(EXPLORER_ROOT, &options, &x->store, err));
+    x->lost_count = 0;
     x->history.created = true;
 }
 
@@ -235,6 +236,7 @@ void explorer_crash(explorer *x, const memory_io_selection *selection)
     if (!history->created)
         options.mode = NPK_MODE_CREATE;
     DO(x, npk_store_open(EXPLORER_ROOT, &options, &x->store, err));
+    x->lost_count = 0;
     char text[512] = "";
     int j = explorer_match(history, low, history->started, x->store, text, sizeof text);
     ck_assert_msg(j >= 0, "scenario \"%s\": after its crash: %s", x->scenario->name, text);
@@ -283,13 +285,37 @@ static void commit_failed(explorer *x)
         explorer_abort(x);
 }
 
+/* A failed sync took transactions that were acknowledged and not durable, and the store was repaired. What is left is there from here on, as
+ * one more model. A process that dies while it is repaired keeps that little too. */
+static void note_loss(explorer *x)
+{
+    explorer_history *history = &x->history;
+    char text[512] = "";
+    int j = explorer_match(history, history->durable, history->started, x->store, text, sizeof text);
+    ck_assert_msg(j >= 0, "scenario \"%s\": after a failed sync: %s", x->scenario->name, text);
+    for (size_t i = x->fault_point; i < history->point_count; i++)
+        history->points[i].acknowledged = history->points[i].durable;
+    explorer_history_push(history, &history->models[j]);
+    history->durable = history->acknowledged = ++history->started;
+    model_copy(&x->now, &history->models[history->started]);
+}
+
 void explorer_begin(explorer *x)
 {
     explorer_history *history = &x->history;
     x->is_broken = false;
-    if (!TRY(x, npk_txn_begin(x->store, UINT32_MAX, &x->txn, &try_error))) {
+    npk_status status = npk_txn_begin(x->store, UINT32_MAX, &x->txn, &try_error);
+    uint64_t lost_count = atomic_load(&x->store->core->control->poison_lost_count);
+    bool lost = lost_count != x->lost_count;
+    if (lost && status == NPK_POISONED && !is_poisoned(x)) /* that was to say so */
+        status = npk_txn_begin(x->store, UINT32_MAX, &x->txn, &try_error);
+    if (!TRY(x, status)) {
         x->txn = NULL;
         return;
+    }
+    if (lost) {
+        x->lost_count = lost_count;
+        note_loss(x);
     }
     if (history->started == history->acknowledged)
         return;
@@ -340,6 +366,7 @@ void explorer_fault(explorer *x, uint32_t kinds, uint64_t index, bool forever, i
     fault_plan plan = {.kinds = kinds, .index = index, .forever = forever, .effect = FAULT_ERRNO, .sys_errno = sys_errno, .memory = x->disk,
                        .sync_failure = failure};
     fault_io_plan(x->fault, &plan);
+    x->fault_point = x->history.point_count;
     x->may_fail = true;
 }
 

@@ -13,7 +13,7 @@
  *  1. it opens; before `created` "no store" is fine as well, and then creating it is;
  *  2. its content is models[j] for one j, durable (acknowledged, if only the process died) <= j <= started;
  *  3. verify finds nothing;
- *  4. one more transaction goes through; after a compaction columns/ holds exactly the files the store knows;
+ *  4. one more transaction goes through; after a compaction columns/ holds the files the store knows, at most dead ones (linked unsynced) missing;
  *  5. closed and reopened, it holds models[j] and the added transaction;
  *  6. had the process died, or the power gone, right after 1, the next recovery finds models[j] again;
  *  7. after 5 the newest of its checkpoints can be lost, and nothing is missing.

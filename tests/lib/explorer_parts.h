@@ -41,6 +41,8 @@ struct explorer {
     npk_store *store;
     npk_txn *txn;
     bool may_fail;   /* between fault and settle */
+    size_t fault_point;  /* points from here on were made while faults happen, or after */
+    uint64_t lost_count; /* of control, as far as it was dealt with */
     bool is_broken;  /* an operation of txn failed: it can only be aborted */
     model now;
     model points[EXPLORER_SAVEPOINTS]; /* by savepoint */

@@ -128,6 +128,77 @@ def test_a_flipped_byte_in_a_column_file_is_found_with_its_array_and_rows(store)
     assert finding["array"] == "rows" and finding["first_row"] == 0 and file.name in finding["file"]
 
 
+def killed_with_unsynced_file(path):
+    """A store whose writer died with two transactions behind the watermark: one row in the log, then an array in an unsynced column file."""
+    code = f"""
+        import os, signal, numpy as np, numpack
+        npk = numpack.NumPack({str(path)!r}, sync="never", background=False)
+        npk.save({{"rows": np.zeros((600_000, 2)), "few": np.zeros((1, 2))}})
+        npk.flush()
+        npk.append({{"few": np.ones((1, 2))}})
+        npk.save({{"rows": np.ones((700_000, 2))}})
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)])
+    assert done.returncode == -signal.SIGKILL
+    file = {np.load(p, mmap_mode="r").shape[0]: p for p in (path / "columns").iterdir()}
+    return file[600_000], file[700_000]
+
+
+def spoil(file, how):
+    file.chmod(0o600)
+    if how == "missing":
+        file.unlink()
+    elif how == "short":
+        with open(file, "r+b") as f:
+            f.truncate(file.stat().st_size - 4096)
+    else:
+        with open(file, "r+b") as f:
+            f.seek(file.stat().st_size // 2)
+            byte = f.read(1)[0]
+            f.seek(-1, 1)
+            f.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("how", ["missing", "short", "flipped"])
+def test_a_wrong_file_linked_unsynced_above_the_watermark_is_a_torn_tail(tmp_path, how):
+    path = tmp_path / "store"
+    old, new = killed_with_unsynced_file(path)
+    spoil(new, how)
+    before = contents(path)
+    status, out = report("--deep", path)
+    assert status == 0 and out["store"]["verdict"] == "torn" and out["store"]["findings"] == []
+    assert {a["name"]: a["shape"] for a in out["store"]["arrays"]} == {"few": [2, 2], "rows": [600_000, 2]}
+    assert "unsynced" in out["store"]["reason"]
+    assert contents(path) == before
+    status, out = report("--repair", path)
+    assert status == 1 and out["verdict_before"] == "torn" and out["store"]["verdict"] == "clean"
+    with numpack.NumPack(path, mode="r") as npk:
+        assert np.array_equal(npk.load("rows"), np.zeros((600_000, 2)))
+        assert np.array_equal(npk.load("few"), [[0, 0], [1, 1]])
+
+
+@pytest.mark.parametrize("how", ["missing", "short", "flipped"])
+def test_a_wrong_file_below_the_watermark_is_damage(tmp_path, how):
+    path = tmp_path / "store"
+    old, new = killed_with_unsynced_file(path)
+    with numpack.NumPack(path) as npk:  # syncs it, writes a checkpoint
+        assert npk.get_shape("rows") == (700_000, 2)
+    spoil(new, how)
+    status, out = report("--deep", path)
+    assert status == 4 and out["store"]["verdict"] == "damaged" and out["store"]["findings"]
+    assert {a["name"]: a["shape"] for a in out["store"]["arrays"]}["rows"] == [700_000, 2]
+
+
+def test_a_dead_file_linked_unsynced_may_be_wrong(tmp_path):
+    path = tmp_path / "store"
+    old, new = killed_with_unsynced_file(path)
+    spoil(old, "missing")  # replaced since
+    status, out = report("--deep", path)
+    assert status == 0 and out["store"]["verdict"] == "torn" and out["store"]["findings"] == []
+    assert {a["name"]: a["shape"] for a in out["store"]["arrays"]}["rows"] == [700_000, 2]
+
+
 def test_what_is_no_store_is_an_operational_error(tmp_path):
     status, out = report(tmp_path / "absent")
     assert status == 8 and out["store"] is None and out["error"]["kind"] == "not_found"

@@ -138,9 +138,9 @@ static npk_place column_place(const uint8_t *rows, uint64_t row_size, uint64_t r
     npk_column_spec spec = {"|u1", row_size, 1, &row_size, false};
     npk_column_writer *writer = NULL;
     npk_column_summary s;
-    ck_assert_int_eq(npk_column_create(io, directory, uuid, &spec, row_count, &writer, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_create(io, directory, uuid, &spec, row_count, true, &writer, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_append(writer, rows, row_count, NULL), NPK_OK);
-    ck_assert_int_eq(npk_column_finish(writer, false, &s, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(writer, NPK_COLUMN_SYNCED, &s, NULL), NPK_OK);
     npk_container container = {.reference_count = 1, .size = s.file_size, .row_count = row_count, .row_size = row_size,
                                .data_offset = s.data_offset};
     ck_assert_int_eq(npk_catalog_put_container(kv, NPK_CONTAINER_COLUMN, s.id, &container, NULL), NPK_OK);
@@ -708,7 +708,7 @@ START_TEST(sets_far_behind_in_a_file_are_found)
     ck_assert_int_eq(npk_io_write_full(io, file, 0, header.data, header.size, name, NULL), NPK_OK);
     ck_assert_int_eq(npk_io_write_full(io, file, header.size + far - 1, "0123456789a", 11, name, NULL), NPK_OK);
     io->close(io, file);
-    npk_container container = {1, 0, header.size + row_count, row_count, 1, header.size};
+    npk_container container = {1, 0, header.size + row_count, row_count, 1, header.size, 0};
     ck_assert_int_eq(npk_catalog_put_container(kv, NPK_CONTAINER_COLUMN, id, &container, NULL), NPK_OK);
     npk_buffer_release(&header);
     const uint16_t slots[] = {1, 3, 4};
@@ -738,7 +738,7 @@ START_TEST(a_transaction_reads_its_unfinished_file)
     uint64_t row_size = 8;
     npk_column_spec spec = {"|u1", row_size, 1, &row_size, false};
     npk_column_writer *writer = NULL;
-    ck_assert_int_eq(npk_column_create(io, directory, uuid, &spec, 0, &writer, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_create(io, directory, uuid, &spec, 0, true, &writer, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_append(writer, count_bytes(9), 50, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_writer_view(writer, &view, NULL), NPK_OK);
     uint64_t id = npk_column_writer_id(writer);

@@ -225,8 +225,11 @@ START_TEST(map_runs_and_containers_come_back)
     ck_assert_uint_eq(run.count, 30);
     npk_put_u64(value + 8, 0);
     ck_assert(!npk_map_run_decode(key, key_size, value, 16, &run));
-    npk_container in = {1, 2, 3, 4, 5, 6}, out;
+    npk_container in = {1, 2, 3, 4, 5, 6, 0}, unsynced = {1, 2, 3, 4, 5, 6, 7}, out;
     bool found = false;
+    ck_assert_int_eq(npk_catalog_put_container(kv, NPK_CONTAINER_COLUMN, 78, &unsynced, NULL), NPK_OK);
+    ck_assert_int_eq(npk_catalog_get_container(kv, NPK_CONTAINER_COLUMN, 78, &out, &found, NULL), NPK_OK);
+    ck_assert_int_eq(memcmp(&unsynced, &out, sizeof out), 0);
     ck_assert_int_eq(npk_catalog_put_container(kv, NPK_CONTAINER_COLUMN, 77, &in, NULL), NPK_OK);
     ck_assert_int_eq(npk_catalog_get_container(kv, NPK_CONTAINER_COLUMN, 77, &out, &found, NULL), NPK_OK);
     ck_assert(found);

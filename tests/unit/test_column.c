@@ -76,12 +76,12 @@ static npk_column_writer *write_rows(const npk_column_spec *spec, const uint8_t 
                                      npk_column_summary *summary)
 {
     npk_column_writer *writer = NULL;
-    ck_assert_int_eq(npk_column_create(io, directory, uuid, spec, row_count, &writer, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_create(io, directory, uuid, spec, row_count, true, &writer, NULL), NPK_OK);
     for (uint64_t at = 0; at < row_count; at += step)
         ck_assert_int_eq(npk_column_append(writer, rows + at * spec->row_size, npk_min_u64(step, row_count - at), NULL),
                          NPK_OK);
     ck_assert_uint_eq(npk_column_writer_row_count(writer), row_count);
-    ck_assert_int_eq(npk_column_finish(writer, true, summary, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(writer, NPK_COLUMN_NAME_SYNCED, summary, NULL), NPK_OK);
     ck_assert_uint_eq(npk_column_writer_id(writer), summary->id);
     return writer;
 }
@@ -186,7 +186,7 @@ START_TEST(descriptions_that_would_break_the_header_are_refused)
         npk_column_spec spec = {bad[i], 8, 0, NULL, false};
         ck_assert_uint_eq(npk_column_header_size(&spec), 0);
         npk_column_writer *writer = NULL;
-        ck_assert_int_eq(npk_column_create(io, directory, uuid, &spec, 0, &writer, NULL), NPK_INVALID);
+        ck_assert_int_eq(npk_column_create(io, directory, uuid, &spec, 0, true, &writer, NULL), NPK_INVALID);
     }
     ck_assert_int_eq(file_count(), 0);
 }
@@ -475,7 +475,7 @@ START_TEST(a_writer_shows_what_it_has)
     npk_column_writer *writer = NULL;
     npk_column *early = NULL, *late = NULL;
     npk_column_summary summary;
-    ck_assert_int_eq(npk_column_create(io, directory, uuid, &plain, 0, &writer, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_create(io, directory, uuid, &plain, 0, true, &writer, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_append(writer, rows, 7, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_writer_view(writer, &early, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_append(writer, rows + 700, 29993, NULL), NPK_OK);
@@ -483,7 +483,7 @@ START_TEST(a_writer_shows_what_it_has)
     ck_assert_int_eq(memcmp(out, rows, 700), 0);
     ck_assert_int_eq(npk_column_read(early, 7, 1, out, NULL), NPK_RANGE);
     ck_assert_int_eq(npk_column_writer_view(writer, &late, NULL), NPK_OK);
-    ck_assert_int_eq(npk_column_finish(writer, false, &summary, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(writer, NPK_COLUMN_SYNCED, &summary, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_check(late, summary.sums, summary.sum_count, NULL, NULL, NULL), NPK_OK);
     npk_column_discard(writer);
     ck_assert_int_eq(file_count(), 0);
@@ -501,13 +501,13 @@ START_TEST(discarding_leaves_nothing)
     uint8_t *rows = pattern(1000);
     npk_column_writer *writer = NULL;
     npk_column_summary summary;
-    ck_assert_int_eq(npk_column_create(io, directory, uuid, &plain, 0, &writer, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_create(io, directory, uuid, &plain, 0, true, &writer, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_append(writer, rows, 10, NULL), NPK_OK);
     npk_column_discard(writer);
     ck_assert_int_eq(file_count(), 0);
     npk_column_spec scalar = {"<f8", 8, 0, NULL, true};
-    ck_assert_int_eq(npk_column_create(io, directory, uuid, &scalar, 0, &writer, NULL), NPK_OK);
-    ck_assert_int_eq(npk_column_finish(writer, true, &summary, NULL), NPK_INVALID); /* one row, not none */
+    ck_assert_int_eq(npk_column_create(io, directory, uuid, &scalar, 0, true, &writer, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(writer, NPK_COLUMN_NAME_SYNCED, &summary, NULL), NPK_INVALID); /* one row, not none */
     npk_column_discard(writer);
     npk_column_writer_release(NULL);
     npk_column_discard(NULL);
@@ -572,13 +572,13 @@ START_TEST(every_failed_allocation_is_survived)
         npk_column_summary summary;
         allocations_left = n;
         npk_alloc_set_hook(fail_late, NULL);
-        npk_status status = npk_column_create(io, directory, uuid, &plain, 0, &writer, NULL);
+        npk_status status = npk_column_create(io, directory, uuid, &plain, 0, true, &writer, NULL);
         if (status == NPK_OK)
             status = npk_column_append(writer, rows, 10000, NULL);
         if (status == NPK_OK)
             status = npk_column_writer_view(writer, &view, NULL);
         if (status == NPK_OK)
-            status = npk_column_finish(writer, true, &summary, NULL);
+            status = npk_column_finish(writer, NPK_COLUMN_NAME_SYNCED, &summary, NULL);
         if (status == NPK_OK)
             status = get(&summary, &column, NULL);
         if (status == NPK_OK)
@@ -598,6 +598,40 @@ START_TEST(every_failed_allocation_is_survived)
 }
 END_TEST
 
+/* 8 MiB and more are summed by a thread of its own: whole blocks, behind a head that completes a block and before a tail. */
+START_TEST(many_rows_in_one_call_have_the_sums_of_the_same_rows_in_small_ones)
+{
+    static const size_t heads[] = {0, 1, NPK_SUM_BLOCK - 1, NPK_SUM_BLOCK, NPK_SUM_BLOCK + 7};
+    size_t size = (9u << 20) + 12345;
+    uint8_t *rows = malloc(size);
+    ck_assert_ptr_nonnull(rows);
+    for (size_t i = 0; i < size; i++)
+        rows[i] = (uint8_t)(i * 2654435761u >> 13);
+    const npk_column_spec bytes = {"|u1", 1, 0, NULL, false};
+    npk_column_writer *small = NULL, *large = NULL;
+    npk_column_summary expected, got;
+    size_t head = heads[_i];
+    ck_assert_int_eq(npk_column_create(io, directory, uuid, &bytes, 0, false, &small, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_create(io, directory, uuid, &bytes, size, true, &large, NULL), NPK_OK);
+    for (size_t at = 0; at < size; at += 1000003)
+        ck_assert_int_eq(npk_column_append(small, rows + at, size - at < 1000003 ? size - at : 1000003, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_append(large, rows, head, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_append(large, rows + head, size - head, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(small, NPK_COLUMN_UNSYNCED, &expected, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(large, NPK_COLUMN_UNSYNCED, &got, NULL), NPK_OK);
+    ck_assert_uint_eq(got.sum_count, expected.sum_count);
+    ck_assert_uint_eq(got.sum_count, size / NPK_SUM_BLOCK + 1);
+    ck_assert_int_eq(memcmp(got.sums, expected.sums, (size_t)got.sum_count * sizeof *got.sums), 0);
+    npk_column *column = NULL;
+    ck_assert_int_eq(npk_column_writer_view(large, &column, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_check(column, got.sums, got.sum_count, NULL, NULL, NULL), NPK_OK);
+    npk_column_release(column);
+    npk_column_discard(small);
+    npk_column_discard(large);
+    free(rows);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("column");
@@ -609,6 +643,7 @@ int main(void)
     tcase_add_test(tests, descriptions_that_would_break_the_header_are_refused);
     tcase_add_test(tests, damaged_headers_never_crash_and_never_lie);
     tcase_add_loop_test(tests, rows_come_back_whatever_the_steps, 0, 8);
+    tcase_add_loop_test(tests, many_rows_in_one_call_have_the_sums_of_the_same_rows_in_small_ones, 0, 5);
     tcase_add_test(tests, a_flipped_byte_names_its_block);
     tcase_add_test(tests, a_file_that_is_not_the_one_meant_is_refused);
     tcase_add_test(tests, open_files_are_shared_and_survive_their_name);

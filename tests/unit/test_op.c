@@ -41,7 +41,7 @@ START_TEST(test_every_operation_comes_back_as_it_was)
 {
     rng r = rng_seeded((uint64_t)_i);
     uint8_t list[4096];
-    for (uint8_t type = NPK_OP_CREATE; type <= NPK_OP_RETIRE; type++) {
+    for (uint8_t type = NPK_OP_CREATE; type <= NPK_OP_UNSYNCED_FILE; type++) {
         npk_op op, back;
         random_op(&r, type, &op, list);
         npk_buffer once, twice;
@@ -85,7 +85,7 @@ START_TEST(test_unknown_types_are_refused)
     npk_op op;
     ck_assert(!npk_op_decode(0, (const uint8_t *)"", 0, &op));
     ck_assert(!npk_op_decode(15, (const uint8_t *)"", 0, &op));
-    ck_assert(!npk_op_decode(NPK_OP_RETIRE + 1, (const uint8_t *)"", 0, &op));
+    ck_assert(!npk_op_decode(NPK_OP_UNSYNCED_FILE + 1, (const uint8_t *)"", 0, &op));
     ck_assert(!npk_op_decode(255, (const uint8_t *)"", 0, &op));
 }
 END_TEST
