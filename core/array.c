@@ -178,7 +178,7 @@ static npk_status open_segment(build *b, npk_row_source *source, const npk_row_s
 /* The source for rows of place; opens it when it is new. base: its place.row. */
 static npk_status get_source(build *b, const npk_place *place, uint64_t base, uint32_t *index, npk_error *err)
 {
-    npk_row_source source = {*place, NULL, NULL};
+    npk_row_source source = {.place = *place};
     source.place.row = base;
     npk_row_source *sources = (npk_row_source *)(void *)b->sources.data;
     uint32_t count = (uint32_t)(b->sources.size / sizeof source);
@@ -417,6 +417,7 @@ npk_status npk_array_build(npk_kv *kv, const char *name, const npk_array_sources
         return npk_fail(err, NPK_NO_MEMORY, "could not allocate array \"%s\"", name);
     b.array = array;
     atomic_init(&array->overlay_bits, NULL);
+    atomic_init(&array->gathered_count, 0);
     atomic_init(&array->references, 1);
     array->io = sources->io;
     bool found = false;

@@ -27,6 +27,8 @@ typedef struct npk_row_source {
     npk_place place;        /* row: added to every source_row; 0 but for overlay rows behind row 2^32 of a column file */
     npk_segment *segment;   /* one of the two, owned */
     npk_column *column;
+    _Atomic(const char *) rows;    /* its rows in memory, found by the first gather: NULL before */
+    _Atomic uint64_t mapped_count; /* how many of them lie there, set before rows; 0: they have to be read */
 } npk_row_source;
 
 /* One row that a packed set overrides. Sorted by row. */
@@ -48,7 +50,8 @@ struct npk_array {
     npk_row_source *sources;
     uint32_t source_count;
     npk_position position;    /* of the view it was built from */
-    _Atomic(struct npk_overlay_bits *) overlay_bits; /* made by the first large gather, else NULL */
+    _Atomic(struct npk_overlay_bits *) overlay_bits; /* made when enough rows were gathered, else NULL */
+    _Atomic uint64_t gathered_count;                 /* rows, until then */
 };
 
 /* What the array needs to open its sources. writer: column files of the running transaction that are not finished yet (found by

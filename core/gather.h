@@ -18,4 +18,7 @@ uint64_t npk_array_find_piece(const npk_array *array, uint64_t row);
 /* RANGE unless rows first .. first + count are in the array. */
 npk_status npk_array_check_range(const npk_array *array, uint64_t first, uint64_t count, npk_error *err);
 
+/* Write the overlay rows among first .. first + count, which are in the array, into out, which holds these rows; others are left. */
+npk_status npk_array_put_overlay(npk_array *array, uint64_t first, uint64_t count, void *out, npk_error *err);
+
 #endif

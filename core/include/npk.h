@@ -292,6 +292,11 @@ NPK_API npk_status npk_array_read(npk_array *array, uint64_t first, uint64_t cou
 /* Copy the rows rows[0..count), in that order, duplicates included. */
 NPK_API npk_status npk_array_gather(npk_array *array, uint64_t count, const int64_t *rows, void *out, npk_error *err);
 
+/* Which of the rows first .. first + count are not, byte for byte, the ones at bytes (count * row_size)? Their numbers go to rows (room for
+ * count), ascending. RANGE, IO, CORRUPT, NO_MEMORY. */
+NPK_API npk_status npk_array_compare(npk_array *array, uint64_t first, uint64_t count, const void *bytes, int64_t *rows,
+                                     uint64_t *changed_count, npk_error *err);
+
 /* How npk_array_map gives the rows out. */
 typedef enum npk_map_mode {
     NPK_MAP_READ = 0,         /* read-only; zero-copy where the rows lie in one piece, else a gathered copy */

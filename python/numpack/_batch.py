@@ -64,6 +64,12 @@ class BatchModeContext(Transaction):
     def _before_commit(self, core):
         self._flush()
 
+    def __exit__(self, kind, error, traceback):
+        try:
+            return super().__exit__(kind, error, traceback)
+        finally:
+            self._forget()  # a block is part of a reference cycle, which would keep the arrays
+
 
 class WritableBatchMode(Transaction):
     """A transaction whose ``load`` gives writable arrays; see `NumPack.writable_batch_mode`.
@@ -125,6 +131,12 @@ class WritableBatchMode(Transaction):
         self._settle([name for name, _ in items], True)
         return False
 
+    def __exit__(self, kind, error, traceback):
+        try:
+            return super().__exit__(kind, error, traceback)
+        finally:
+            self._loaded.clear()  # a block is part of a reference cycle, which would keep the arrays
+
     def _before_commit(self, core):
         for name, (array, edited) in self._loaded.items():
             for rows in _changed_rows(array, edited):
@@ -137,32 +149,28 @@ class WritableBatchMode(Transaction):
 def _changed_rows(array, edited):
     """Numbers of the rows of `edited` that differ from `array`, in pieces."""
     size, count = array.row_size, array.row_count
-    unit = np.dtype(f"u{next(width for width in (8, 4, 2, 1) if size % width == 0)}")  # compared at a time
-    now = edited.reshape(-1).view(unit)
-    per_row = size // unit.itemsize
     step = max(1, _PIECE // size)
     runs = _suspect_runs(edited, size, count)
-    suspects = sum(last - first for first, last in runs)
-    if len(runs) > 1 and suspects * size <= _PIECE:  # a few rows here and there: one gather, one comparison
-        rows = np.concatenate([np.arange(first, last, dtype=np.int64) for first, last in runs])
-        before = np.empty((suspects, per_row), unit)
-        array.gather(rows, before)
-        changed = np.flatnonzero((before != now.reshape(count, per_row)[rows]).ravel())
-        if changed.size:
-            yield rows[np.unique(changed // per_row)]
+    if runs is None:
+        for first in range(0, count, step):
+            yield from _compare(array, np.array([[first, min(first + step, count)]], np.int64), edited)
         return
-    for first, last in runs:
-        for start in range(first, last, step):
-            stop = min(start + step, last)
-            before = np.empty((stop - start) * per_row, unit)
-            array.read(start, stop - start, before)
-            changed = np.flatnonzero(before != now[start * per_row:stop * per_row])
-            if changed.size:
-                yield np.unique(changed // per_row).astype(np.int64, copy=False) + start
+    ends = np.cumsum(runs[:, 1] - runs[:, 0])  # runs of few rows go together, in pieces of about a step
+    first = 0
+    while first < len(runs):
+        last = max(first + 1, int(np.searchsorted(ends, (ends[first - 1] if first else 0) + step, side="right")))
+        yield from _compare(array, runs[first:last], edited)
+        first = last
+
+
+def _compare(array, runs, edited):
+    rows = np.frombuffer(array.compare(runs, edited), np.int64)
+    if rows.size:
+        yield rows
 
 
 def _suspect_runs(edited, size, count):
-    """Runs of rows on pages that are no longer the file's; all rows when the system does not say."""
+    """Runs (first, end) of the rows on pages that are no longer the file's; None, for all rows, when the system does not say."""
     address, page = edited.__array_interface__["data"][0], os.sysconf("SC_PAGE_SIZE")
     first_page, last_page = address // page, -(-(address + size * count) // page)
     try:
@@ -171,17 +179,15 @@ def _suspect_runs(edited, size, count):
         if entries.shape[0] != last_page - first_page:
             raise OSError("short read")
     except OSError:
-        return [(0, count)]
+        return None
     # bit 62: swapped out; bit 63: present, then bit 61: a page of the file
     top = entries >> np.uint64(61)
     private = ((top & np.uint64(2)) != 0) | ((top & np.uint64(5)) == 4)
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], private, [False])).astype(np.int8)))
-    runs = []
-    for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist()):
-        first = max(0, ((first_page + begin) * page - address) // size)
-        last = min(count, -(-((first_page + end) * page - address) // size))
-        if runs and first <= runs[-1][1]:
-            runs[-1] = runs[-1][0], max(last, runs[-1][1])
-        else:
-            runs.append((first, last))
-    return runs
+    edges = np.flatnonzero(np.diff(private, prepend=False, append=False)).reshape(-1, 2).astype(np.int64)
+    edges = (edges + first_page) * page - address  # bytes
+    runs = np.empty_like(edges)
+    runs[:, 0] = np.maximum(edges[:, 0] // size, 0)
+    runs[:, 1] = np.minimum(-(-edges[:, 1] // size), count)
+    if len(runs) > 1:  # rows on two pages are in two runs
+        runs[1:, 0] = np.maximum(runs[1:, 0], np.maximum.accumulate(runs[:-1, 1]))
+    return runs[runs[:, 0] < runs[:, 1]]
