@@ -389,9 +389,12 @@ static void describe(npk_array *array, uint64_t id)
         .row_size = record->row_size, .ndim = record->ndim, .shape = record->shape, .zero_dim = record->zero_dim,
         .created_us = record->created_us, .modified_us = record->modified_us, .change_lsn = record->change_lsn,
         .pending_row_count = pending, .pending_size = pending * record->row_size,
-        .piece_count = array->piece_count + array->overlay_count,
+        .piece_count = array->piece_count,
     };
     array->info = info;
+    bool patch;
+    if (array->overlay_count && !npk_array_is_mappable(array, 0, info.row_count, &patch))
+        array->info.piece_count += array->overlay_count;
 }
 
 /* Hand what was collected over to the array, also when the build failed: its release then closes the sources. */

@@ -50,6 +50,35 @@ uint64_t npk_array_find_piece(const npk_array *array, uint64_t row)
     return low;
 }
 
+/* Overlay rows over a mapped file cost a private page each. 38 MB, rows of 40 bytes all over it: 2.3 us a page to patch and 0.4 to unmap, and as
+ * much again where a batch compares them; a copy of everything 2.6 ms into recycled memory and 3.3 to compare. */
+#define PATCH_PAGE 4096u
+#define PATCH_SHARE 10u /* one page of so many at most */
+
+bool npk_array_is_mappable(const npk_array *array, uint64_t first, uint64_t count, bool *patch)
+{
+    const npk_piece *piece = &array->pieces[npk_array_find_piece(array, first)];
+    const npk_row_source *source = &array->sources[piece->source];
+    *patch = false;
+    if (!source->column || first + count > piece->first_row + piece->count)
+        return false;
+    uint64_t row_size = array->info.row_size;
+    /* Of the first row in its page: a file's data starts at a page. */
+    uint64_t offset = (source->place.row + piece->source_row + (first - piece->first_row)) * row_size % PATCH_PAGE;
+    uint64_t limit = (offset + count * row_size + PATCH_PAGE - 1) / PATCH_PAGE / PATCH_SHARE, touched = 0, next_page = 0;
+    for (uint64_t i = npk_array_find_overlay(array, first);
+         i < array->overlay_count && array->overlay[i].row < first + count; i++) {
+        uint64_t begin = offset + (array->overlay[i].row - first) * row_size;
+        uint64_t page = npk_max_u64(begin / PATCH_PAGE, next_page); /* rows ascend: pages below this are counted */
+        next_page = (begin + row_size - 1) / PATCH_PAGE + 1;
+        touched += next_page - page;
+        if (touched > limit)
+            return false;
+        *patch = true;
+    }
+    return true;
+}
+
 npk_status npk_array_check_range(const npk_array *array, uint64_t first, uint64_t count, npk_error *err)
 {
     uint64_t row_count = array->info.row_count;

@@ -231,37 +231,16 @@ static npk_status fill(npk_region *region, npk_array *array, uint64_t first, uin
     return status;
 }
 
-/* Overlay rows over a mapped file cost a private page each: up to this share of all pages, else one copy is cheaper. */
-#define PATCHED_PAGES 10u
-
-/* Would the overlay rows among first .. first + count touch few enough of the pages the rows lie on? offset: of the first row in its page. */
-static bool patching_pays(const npk_array *array, uint64_t first, uint64_t count, uint64_t offset, bool *needed)
-{
-    uint64_t row_size = array->info.row_size, next_page = 0, touched = 0;
-    uint64_t limit = (offset + count * row_size + PAGE_UNIT - 1) / PAGE_UNIT / PATCHED_PAGES;
-    uint64_t i = npk_array_find_overlay(array, first);
-    *needed = i < array->overlay_count && array->overlay[i].row < first + count;
-    for (; i < array->overlay_count && array->overlay[i].row < first + count && touched <= limit; i++) {
-        uint64_t begin = offset + (array->overlay[i].row - first) * row_size;
-        uint64_t page = npk_max_u64(begin / PAGE_UNIT, next_page); /* rows ascend: pages below this are counted */
-        next_page = (begin + row_size - 1) / PAGE_UNIT + 1;
-        touched += next_page > page ? next_page - page : 0;
-    }
-    return touched <= limit;
-}
-
-/* Zero-copy, where the rows are one stretch of a column file; overlay rows go into private pages of it. False: they are not, there are
+/* Zero-copy, where the rows are one stretch of a column file, with overlay rows in private pages of it. False: they are not, there are
  * too many of those, or the file system cannot map. */
 static bool map_rows(npk_region *region, npk_array *array, uint64_t first, uint64_t count, npk_map_mode mode)
 {
+    bool patch = false;
+    if (!npk_array_is_mappable(array, first, count, &patch))
+        return false;
     const npk_piece *piece = &array->pieces[npk_array_find_piece(array, first)];
     npk_column *column = array->sources[piece->source].column;
-    if (!column || first + count > piece->first_row + piece->count)
-        return false;
     uint64_t file_row = array->sources[piece->source].place.row + piece->source_row + (first - piece->first_row);
-    bool patch = false; /* data starts at a page of the file */
-    if (!patching_pays(array, first, count, file_row * array->info.row_size % PAGE_UNIT, &patch))
-        return false;
     void *base = NULL, *address = NULL;
     size_t base_size = 0;
     if (npk_column_map(column, file_row, count, mode == NPK_MAP_READ && !patch ? NPK_MAPPING_READ : NPK_MAPPING_PRIVATE, &base,
