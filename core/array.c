@@ -211,16 +211,18 @@ static npk_status get_source(build *b, const npk_place *place, uint64_t base, ui
     return NPK_OK;
 }
 
-/* Do rows first .. + count of the source's data have addresses at all, and exist in a column file? */
-static npk_status check_rows(const build *b, const npk_place *place, uint32_t source, uint64_t first, uint64_t count,
+/* Do rows first .. + count of the source's data have addresses at all, and exist in a column file? Then they count as used. */
+static npk_status check_rows(build *b, const npk_place *place, uint32_t source, uint64_t first, uint64_t count,
                              npk_error *err)
 {
-    const npk_row_source *sources = (const npk_row_source *)(const void *)b->sources.data;
+    npk_row_source *sources = (npk_row_source *)(void *)b->sources.data;
     uint64_t end, size, offset;
     bool fits = !npk_add_overflow(first, count, &end) && !npk_mul_overflow(end, b->array->record.row_size, &size) &&
                 !npk_add_overflow(size, place->record_offset, &offset) &&
                 !npk_add_overflow(offset, place->data_delta, &offset) && offset <= INT64_MAX &&
                 (!sources[source].column || end <= npk_column_row_count(sources[source].column));
+    if (fits)
+        sources[source].end_row = npk_max_u64(sources[source].end_row, end);
     return fits ? NPK_OK
                 : npk_fail(err, NPK_CORRUPT, "rows of array \"%s\" would lie behind the end of %s %llx",
                            b->array->record.name, place->kind == NPK_PLACE_COLUMN ? "column file" : "log segment",
@@ -485,6 +487,7 @@ void npk_array_release(npk_array *array)
     if (!array || atomic_fetch_sub_explicit(&array->references, 1, memory_order_acq_rel) != 1)
         return;
     for (uint32_t i = 0; i < array->source_count; i++) {
+        npk_array_release_unpacked(array, i);
         npk_segment_release(array->sources[i].segment);
         npk_column_release(array->sources[i].column);
     }

@@ -27,8 +27,10 @@ typedef struct npk_row_source {
     npk_place place;        /* row: added to every source_row; 0 but for overlay rows behind row 2^32 of a column file */
     npk_segment *segment;   /* one of the two, owned */
     npk_column *column;
-    _Atomic(const char *) rows;    /* its rows in memory, found by the first gather: NULL before */
-    _Atomic uint64_t mapped_count; /* how many of them lie there, set before rows; 0: they have to be read */
+    uint64_t end_row;              /* no row of the array lies at or behind this one of its data */
+    _Atomic uint32_t touched;      /* rows that were wanted before rows was there: packed data only */
+    _Atomic uint64_t mapped_count; /* how many lie at rows, set before it; 0: they have to be read */
+    _Atomic(const char *) rows;    /* in memory, found by the first gather: NULL before. Mapped; or unpacked, and owned */
 } npk_row_source;
 
 /* One row that a packed set overrides. Sorted by row. */

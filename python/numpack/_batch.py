@@ -10,7 +10,7 @@ from ._errors import InvalidArgumentError, ShapeError, WrongUseError
 from ._lazy import load_copy, load_mapped
 from ._transaction import Transaction
 
-_PIECE = 8 << 20  # bytes compared at a time
+_PIECE, _PIECE_ROWS = 64 << 20, 4 << 20  # bytes and rows compared at a time
 
 
 class BatchModeContext(Transaction):
@@ -149,28 +149,25 @@ class WritableBatchMode(Transaction):
 def _changed_rows(array, edited):
     """Numbers of the rows of `edited` that differ from `array`, in pieces."""
     size, count = array.row_size, array.row_count
-    step = max(1, _PIECE // size)
+    step = max(1, min(_PIECE // size, _PIECE_ROWS))
     runs = _suspect_runs(edited, size, count)
-    if runs is None:
-        for first in range(0, count, step):
-            yield from _compare(array, np.array([[first, min(first + step, count)]], np.int64), edited)
-        return
-    ends = np.cumsum(runs[:, 1] - runs[:, 0])  # runs of few rows go together, in pieces of about a step
-    first = 0
+    lengths = runs[:, 1] - runs[:, 0]
+    if (lengths > step).any():
+        runs = np.array([(start, min(start + step, last)) for first, last in runs.tolist()
+                         for start in range(first, last, step)], np.int64)
+        lengths = runs[:, 1] - runs[:, 0]
+    ends = np.cumsum(lengths)  # many short runs go together
+    first, done = 0, 0
     while first < len(runs):
-        last = max(first + 1, int(np.searchsorted(ends, (ends[first - 1] if first else 0) + step, side="right")))
-        yield from _compare(array, runs[first:last], edited)
-        first = last
-
-
-def _compare(array, runs, edited):
-    rows = np.frombuffer(array.compare(runs, edited), np.int64)
-    if rows.size:
-        yield rows
+        last = int(np.searchsorted(ends, done + step, side="right"))
+        rows = np.frombuffer(array.compare(runs[first:last], edited), np.int64)
+        if rows.size:
+            yield rows
+        first, done = last, ends[last - 1]
 
 
 def _suspect_runs(edited, size, count):
-    """Runs (first, end) of the rows on pages that are no longer the file's; None, for all rows, when the system does not say."""
+    """Runs (first, end) of the rows on pages that are no longer the file's; all rows when the system does not say."""
     address, page = edited.__array_interface__["data"][0], os.sysconf("SC_PAGE_SIZE")
     first_page, last_page = address // page, -(-(address + size * count) // page)
     try:
@@ -179,7 +176,7 @@ def _suspect_runs(edited, size, count):
         if entries.shape[0] != last_page - first_page:
             raise OSError("short read")
     except OSError:
-        return None
+        return np.array([[0, count]], np.int64)
     # bit 62: swapped out; bit 63: present, then bit 61: a page of the file
     top = entries >> np.uint64(61)
     private = ((top & np.uint64(2)) != 0) | ((top & np.uint64(5)) == 4)

@@ -157,7 +157,7 @@ def test_writable_batches_commit_exactly_the_changed_rows(quiet, rng, monkeypatc
         assert np.array_equal(quiet.load("a"), a)
         w[0] = a[0]
     if count == 12:  # only the pages that were touched are looked at
-        assert all(runs is not None and 0 < (runs[:, 1] - runs[:, 0]).sum() < ROWS * 3 // 4 for runs in asked[:3])
+        assert all(0 < (runs[:, 1] - runs[:, 0]).sum() < ROWS * 3 // 4 for runs in asked[:3])
 
 
 def test_a_batch_of_few_bytes_a_row(quiet, rng):
@@ -184,3 +184,14 @@ def test_blocks_let_their_arrays_go(quiet, rng):
             assert seen() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("step", [1, 50, 4096])
+def test_batches_are_compared_in_pieces(quiet, rng, monkeypatch, step):
+    a = fill(quiet, rng, 12)
+    monkeypatch.setattr(_batch, "_PIECE_ROWS", step)
+    changed = np.concatenate([np.arange(500, 900), np.arange(1000, ROWS, 1000)])
+    with quiet.writable_batch_mode() as batch:
+        batch.load("a")[changed] = 3
+    a[changed] = 3
+    assert np.array_equal(quiet.load("a"), a)

@@ -108,6 +108,7 @@ static void teardown(void)
     remove_all(wal_directory);
     npk_wal_close(wal);
     ck_assert_int_eq(map_count, 0);
+    ck_assert_uint_eq(npk_array_unpacked_size(), 0);
     remove_all(directory);
     io->close(io, directory);
     (void)io->remove_directory(io, root_directory, "columns");
@@ -922,6 +923,7 @@ START_TEST(a_few_rows_are_patched_into_the_map)
         for (unsigned at = 0; at < PATCHED_ROWS * 40; at += 4000) /* patched pages and others */
             ck_assert_int_eq(is_writable((uint8_t *)npk_region_address(views[i]) + at), i % 2);
     }
+    ck_assert_uint_eq(npk_array_unpacked_size(), 5 * 40); /* unpacked once, kept until release */
     memset(npk_region_address(views[3]), 0x55, PATCHED_ROWS * 40);
     /* Nothing that happens to array, files, log and other views changes what was given out. */
     npk_array_release(array);
