@@ -424,6 +424,7 @@ npk_status npk_array_build(npk_kv *kv, const char *name, const npk_array_sources
     atomic_init(&array->overlay_bits, NULL);
     atomic_init(&array->gathered_count, 0);
     atomic_init(&array->references, 1);
+    npk_buffer_init(&array->attrs);
     array->io = sources->io;
     bool found = false;
     status = npk_catalog_find_array(kv, name, &b.id, &found, err);
@@ -434,6 +435,9 @@ npk_status npk_array_build(npk_kv *kv, const char *name, const npk_array_sources
     status = npk_catalog_get_array(kv, b.id, &array->record, &found, err);
     if (status == NPK_OK && !found)
         status = npk_fail(err, NPK_CORRUPT, "the index has the name of array \"%s\" but not the array", name);
+    if (status != NPK_OK)
+        goto done;
+    status = npk_array_collect_attrs(kv, b.id, &array->attrs, err);
     if (status != NPK_OK)
         goto done;
     npk_store_state state;
@@ -476,6 +480,21 @@ done:
     return status;
 }
 
+npk_status npk_array_collect_attrs(npk_kv *kv, uint64_t id, npk_buffer *list, npk_error *err)
+{
+    uint8_t prefix[8];
+    return npk_catalog_list(kv, NPK_TABLE_ATTRS, prefix, npk_key_u64(prefix, id), list, err);
+}
+
+void npk_array_list_attrs(const npk_array *array, void (*visit)(void *context, const char *key, const void *value, size_t size),
+                          void *context)
+{
+    npk_cursor cursor = npk_cursor_over(array->attrs.data, array->attrs.size);
+    npk_listed item;
+    while (npk_catalog_next_listed(&cursor, &item))
+        visit(context, item.key, item.value, item.value_size);
+}
+
 npk_array *npk_array_retain(npk_array *array)
 {
     (void)atomic_fetch_add_explicit(&array->references, 1, memory_order_relaxed);
@@ -495,6 +514,7 @@ void npk_array_release(npk_array *array)
     npk_free(array->pieces);
     npk_free(array->overlay);
     npk_overlay_bits_release(atomic_load(&array->overlay_bits));
+    npk_buffer_release(&array->attrs);
     npk_array_record_release(&array->record);
     npk_free(array);
 }

@@ -51,6 +51,7 @@ struct npk_array {
     uint64_t overlay_count;
     npk_row_source *sources;
     uint32_t source_count;
+    npk_buffer attrs;         /* npk_catalog_list of its attributes */
     npk_position position;    /* of the view it was built from */
     _Atomic(struct npk_overlay_bits *) overlay_bits; /* made when enough rows were gathered, else NULL */
     _Atomic uint64_t gathered_count;                 /* rows, until then */
@@ -72,6 +73,8 @@ typedef struct npk_array_sources {
  * opened, which is damage only if the current index names it too), IO, NO_MEMORY. */
 npk_status npk_array_build(npk_kv *kv, const char *name, const npk_array_sources *sources, npk_array **array,
                            bool *missing, npk_error *err);
+/* Append the attributes that the array has in this view to list (npk_catalog_list). */
+npk_status npk_array_collect_attrs(npk_kv *kv, uint64_t id, npk_buffer *list, npk_error *err);
 npk_array *npk_array_retain(npk_array *array);
 
 /* For folds and verify: the same as npk_array_read, but packed or raw segment records are compared with their checksum first; damage is

@@ -396,3 +396,40 @@ npk_status npk_catalog_put_container(npk_kv *kv, uint8_t kind, uint64_t id, cons
     npk_buffer_release(&value);
     return status;
 }
+
+/* ---- lists ------------------------------------------------------------------------------------------------------- */
+
+struct listing {
+    npk_buffer *bytes; /* u16 key size, key, NUL, u32 value size, value */
+    size_t prefix_size;
+};
+
+static npk_status copy_listed(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
+                              bool *stop, npk_error *err)
+{
+    (void)stop;
+    const struct listing *listing = context;
+    npk_buffer_put_u16(listing->bytes, (uint16_t)(key_size - listing->prefix_size));
+    npk_buffer_put(listing->bytes, key + listing->prefix_size, key_size - listing->prefix_size);
+    npk_buffer_put_u8(listing->bytes, 0);
+    npk_buffer_put_u32(listing->bytes, (uint32_t)value_size);
+    npk_buffer_put(listing->bytes, value, value_size);
+    return listing->bytes->failed ? npk_fail(err, NPK_NO_MEMORY, "could not copy a list") : NPK_OK;
+}
+
+npk_status npk_catalog_list(npk_kv *kv, npk_table table, const void *prefix, size_t prefix_size, npk_buffer *list, npk_error *err)
+{
+    struct listing listing = {list, prefix_size};
+    return npk_kv_scan(kv, table, prefix, prefix_size, NULL, 0, copy_listed, &listing, err);
+}
+
+bool npk_catalog_next_listed(npk_cursor *list, npk_listed *item)
+{
+    if (!npk_cursor_left(list))
+        return false;
+    item->key_size = npk_cursor_u16(list);
+    item->key = (const char *)npk_cursor_take(list, item->key_size + 1);
+    item->value_size = npk_cursor_u32(list);
+    item->value = npk_cursor_take(list, item->value_size);
+    return item->key && item->value;
+}

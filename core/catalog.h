@@ -101,6 +101,16 @@ bool npk_container_decode(const uint8_t *value, size_t size, npk_container *cont
 #define NPK_SUM_BLOCK 65536u  /* bytes of column data behind one checksum */
 #define NPK_SUMS_PER_ENTRY 512u
 
+/* Append a copy of the entries whose keys begin with prefix to list, as npk_catalog_next_listed gives them out: key is what follows the prefix, with a NUL
+ * behind it. They are valid as long as the list's bytes. */
+typedef struct npk_listed {
+    const char *key;
+    const void *value;
+    size_t key_size, value_size;
+} npk_listed;
+npk_status npk_catalog_list(npk_kv *kv, npk_table table, const void *prefix, size_t prefix_size, npk_buffer *list, npk_error *err);
+bool npk_catalog_next_listed(npk_cursor *list, npk_listed *item); /* false: no more */
+
 /* The index is damaged (its bytes do not decode): the one message for it. */
 npk_status npk_catalog_fail(npk_error *err, npk_table table);
 

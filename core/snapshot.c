@@ -168,24 +168,6 @@ void npk_source_end(npk_source_view *view)
 
 /* ---- lists ---------------------------------------------------------------------------------------------------------------- */
 
-struct listing { /* copied first, so that the caller's function runs without the view */
-    npk_buffer bytes; /* u16 key size, key, NUL, u32 value size, value */
-    size_t skip;      /* bytes of the key in front of the name */
-};
-
-static npk_status copy_listed(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
-                              bool *stop, npk_error *err)
-{
-    (void)stop;
-    struct listing *listing = context;
-    npk_buffer_put_u16(&listing->bytes, (uint16_t)(key_size - listing->skip));
-    npk_buffer_put(&listing->bytes, key + listing->skip, key_size - listing->skip);
-    npk_buffer_put_u8(&listing->bytes, 0);
-    npk_buffer_put_u32(&listing->bytes, (uint32_t)value_size);
-    npk_buffer_put(&listing->bytes, value, value_size);
-    return listing->bytes.failed ? npk_fail(err, NPK_NO_MEMORY, "could not copy a list") : NPK_OK;
-}
-
 npk_status npk_list_arrays(const npk_source *source, void (*visit)(void *context, const char *name), void *context,
                            npk_error *err)
 {
@@ -193,19 +175,15 @@ npk_status npk_list_arrays(const npk_source *source, void (*visit)(void *context
     npk_status status = npk_source_begin(source, &view, err);
     if (status != NPK_OK)
         return status;
-    struct listing listing = {.skip = 0};
-    npk_buffer_init(&listing.bytes);
-    status = npk_kv_scan(view.kv, NPK_TABLE_NAMES, NULL, 0, NULL, 0, copy_listed, &listing, err);
+    npk_buffer list; /* copied first, so that the caller's function runs without the view */
+    npk_buffer_init(&list);
+    status = npk_catalog_list(view.kv, NPK_TABLE_NAMES, NULL, 0, &list, err);
     npk_source_end(&view);
-    npk_cursor cursor = npk_cursor_over(listing.bytes.data, listing.bytes.size);
-    while (status == NPK_OK && npk_cursor_left(&cursor)) {
-        size_t size = npk_cursor_u16(&cursor);
-        const uint8_t *name = npk_cursor_take(&cursor, size + 1);
-        (void)npk_cursor_take(&cursor, npk_cursor_u32(&cursor));
-        if (name)
-            visit(context, (const char *)name);
-    }
-    npk_buffer_release(&listing.bytes);
+    npk_cursor cursor = npk_cursor_over(list.data, list.size);
+    npk_listed item;
+    while (status == NPK_OK && npk_catalog_next_listed(&cursor, &item))
+        visit(context, item.key);
+    npk_buffer_release(&list);
     return status;
 }
 
@@ -217,8 +195,8 @@ npk_status npk_list_attrs(const npk_source *source, const char *array,
     npk_status status = npk_source_begin(source, &view, err);
     if (status != NPK_OK)
         return status;
-    struct listing listing = {.skip = 8};
-    npk_buffer_init(&listing.bytes);
+    npk_buffer list;
+    npk_buffer_init(&list);
     uint64_t id = 0;
     bool found = true;
     if (array)
@@ -227,18 +205,13 @@ npk_status npk_list_attrs(const npk_source *source, const char *array,
         status = npk_fail(err, NPK_NOT_FOUND, "no array \"%s\"", array);
     uint8_t prefix[8];
     if (status == NPK_OK)
-        status = npk_kv_scan(view.kv, NPK_TABLE_ATTRS, prefix, npk_key_u64(prefix, id), NULL, 0, copy_listed, &listing, err);
+        status = npk_catalog_list(view.kv, NPK_TABLE_ATTRS, prefix, npk_key_u64(prefix, id), &list, err);
     npk_source_end(&view);
-    npk_cursor cursor = npk_cursor_over(listing.bytes.data, listing.bytes.size);
-    while (status == NPK_OK && npk_cursor_left(&cursor)) {
-        size_t size = npk_cursor_u16(&cursor);
-        const uint8_t *key = npk_cursor_take(&cursor, size + 1);
-        size_t value_size = npk_cursor_u32(&cursor);
-        const uint8_t *value = npk_cursor_take(&cursor, value_size);
-        if (key && value)
-            visit(context, (const char *)key, value, value_size);
-    }
-    npk_buffer_release(&listing.bytes);
+    npk_cursor cursor = npk_cursor_over(list.data, list.size);
+    npk_listed item;
+    while (status == NPK_OK && npk_catalog_next_listed(&cursor, &item))
+        visit(context, item.key, item.value, item.value_size);
+    npk_buffer_release(&list);
     return status;
 }
 

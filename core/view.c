@@ -237,6 +237,13 @@ static bool still_current(npk_kv *kv, const char *name, const npk_array *cached)
         return false;
     bool same = now.layout_lsn == cached->record.layout_lsn && now.change_lsn == cached->record.change_lsn;
     npk_array_record_release(&now);
+    if (same) { /* attributes change without it */
+        npk_buffer attrs;
+        npk_buffer_init(&attrs);
+        same = npk_array_collect_attrs(kv, id, &attrs, NULL) == NPK_OK && attrs.size == cached->attrs.size &&
+               (attrs.size == 0 || memcmp(attrs.data, cached->attrs.data, attrs.size) == 0);
+        npk_buffer_release(&attrs);
+    }
     return same;
 }
 

@@ -287,6 +287,9 @@ typedef struct npk_array_info {
 NPK_API npk_status npk_array_open(const npk_source *source, const char *name, npk_array **array, npk_error *err);
 NPK_API void npk_array_release(npk_array *array);
 NPK_API const npk_array_info *npk_array_describe(const npk_array *array);
+/* Its attributes at that moment: visit gets each key with its value, valid during the call only. */
+NPK_API void npk_array_list_attrs(const npk_array *array,
+                                  void (*visit)(void *context, const char *key, const void *value, size_t size), void *context);
 /* Copy rows first .. first + count to out (count * row_size bytes). RANGE, IO, CORRUPT. */
 NPK_API npk_status npk_array_read(npk_array *array, uint64_t first, uint64_t count, void *out, npk_error *err);
 /* Copy the rows rows[0..count), in that order, duplicates included. */

@@ -217,6 +217,12 @@ static PyObject *array_compare(PyObject *object, PyObject *args)
     return result;
 }
 
+static PyObject *array_list_attrs(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return source_array_attrs(((array_object *)object)->array);
+}
+
 static PyObject *array_shape(PyObject *object, void *closure)
 {
     (void)closure;
@@ -280,6 +286,7 @@ static PyMethodDef array_methods[] = {
      "edited, all rows in memory."},
     {"map", array_map, METH_VARARGS,
      "map($self, first, count, writable, /)\n--\n\nRows as memory, read-only or copy-on-write."},
+    {"list_attrs", array_list_attrs, METH_NOARGS, "list_attrs($self, /)\n--\n\nDict of key to bytes, as of then."},
     {"load", array_load, METH_NOARGS, "load($self, /)\n--\n\nAll rows in private memory."},
     {NULL, NULL, 0, NULL},
 };

@@ -90,6 +90,7 @@ PyObject *source_array_open(module_state *state, const npk_source *source, PyObj
 PyObject *source_list_arrays(module_state *state, const npk_source *source);
 /* array: str or None. A dict key -> bytes. */
 PyObject *source_list_attrs(module_state *state, const npk_source *source, PyObject *array);
+PyObject *source_array_attrs(const npk_array *array);
 PyObject *position_tuple(npk_position position);
 
 #endif

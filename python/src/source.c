@@ -92,6 +92,32 @@ done:
     return names;
 }
 
+/* Dict of str to bytes; gives the gathered bytes back. */
+static PyObject *attrs_dict(gathered *all)
+{
+    if (all->failed) {
+        free(all->data);
+        return PyErr_NoMemory();
+    }
+    PyObject *attrs = PyDict_New();
+    for (size_t at = 0; attrs != NULL && at < all->size;) {
+        size_t length = strlen(all->data + at);
+        PyObject *key = PyUnicode_DecodeUTF8(all->data + at, (Py_ssize_t)length, "replace");
+        at += length + 1;
+        size_t size;
+        memcpy(&size, all->data + at, sizeof size);
+        at += sizeof size;
+        PyObject *value = PyBytes_FromStringAndSize(all->data + at, (Py_ssize_t)size);
+        at += size;
+        if (key == NULL || value == NULL || PyDict_SetItem(attrs, key, value) < 0)
+            Py_CLEAR(attrs);
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+    }
+    free(all->data);
+    return attrs;
+}
+
 PyObject *source_list_attrs(module_state *state, const npk_source *source, PyObject *array)
 {
     const char *name = NULL;
@@ -99,34 +125,19 @@ PyObject *source_list_attrs(module_state *state, const npk_source *source, PyObj
         return NULL;
     gathered all = {0};
     npk_error err = {.row = -1};
-    PyObject *attrs = NULL;
     PyThreadState *outer = core_enter();
     npk_status status = npk_list_attrs(source, name, visit_attr, &all, &err);
     core_leave(outer);
     if (status != NPK_OK) {
-        raise_core_error(state, status, &err);
-        goto done;
+        free(all.data);
+        return raise_core_error(state, status, &err);
     }
-    if (all.failed) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    attrs = PyDict_New();
-    for (size_t at = 0; attrs != NULL && at < all.size;) {
-        size_t length = strlen(all.data + at);
-        PyObject *key = PyUnicode_DecodeUTF8(all.data + at, (Py_ssize_t)length, "replace");
-        at += length + 1;
-        size_t size;
-        memcpy(&size, all.data + at, sizeof size);
-        at += sizeof size;
-        PyObject *value = PyBytes_FromStringAndSize(all.data + at, (Py_ssize_t)size);
-        at += size;
-        if (key == NULL || value == NULL || PyDict_SetItem(attrs, key, value) < 0)
-            Py_CLEAR(attrs);
-        Py_XDECREF(key);
-        Py_XDECREF(value);
-    }
-done:
-    free(all.data);
-    return attrs;
+    return attrs_dict(&all);
+}
+
+PyObject *source_array_attrs(const npk_array *array)
+{
+    gathered all = {0};
+    npk_array_list_attrs(array, visit_attr, &all);
+    return attrs_dict(&all);
 }

@@ -195,3 +195,21 @@ def test_batches_are_compared_in_pieces(quiet, rng, monkeypatch, step):
         batch.load("a")[changed] = 3
     a[changed] = 3
     assert np.array_equal(quiet.load("a"), a)
+
+
+def test_an_array_of_the_core_has_the_attributes_of_its_moment(quiet):
+    quiet.save({"a": np.arange(3), "b": np.arange(3)})
+    seen = [quiet._array_open("a")]
+    quiet.array_attrs("a")["x"] = 1
+    seen.append(quiet._array_open("a"))
+    quiet.array_attrs("b")["y"] = 1
+    seen.append(quiet._array_open("a"))
+    quiet.array_attrs("a").update({"x": 2, "z": "ü"})
+    seen.append(quiet._array_open("a"))
+    with quiet.transaction():
+        seen.append(quiet._array_open("a"))
+        del quiet.array_attrs("a")["x"]
+        seen.append(quiet._array_open("a"))
+    quiet.drop("a")
+    assert [array.list_attrs() for array in seen] == [
+        {}, {"x": b"1"}, {"x": b"1"}, {"x": b"2", "z": '"ü"'.encode()}, {"x": b"2", "z": '"ü"'.encode()}, {"z": '"ü"'.encode()}]

@@ -898,10 +898,12 @@ static npk_array *make_patched(uint8_t *expected, unsigned set_size)
     for (unsigned kind = 0; kind < 3; kind++) {
         for (unsigned i = 0; i < set_size; i++)
             slots[i] = (uint16_t)(kind * 300 + i * 1500 + 102); /* row 102 lies on two pages */
-        memset(rows, 0, 40 * set_size); /* packs well */
+        memset(rows, 0, 40 * 200); /* packs well */
         for (unsigned i = 0; i < set_size; i++)
             rows[i * 40] = (uint8_t)(100 + kind * 20 + i);
-        put_set(0, 2 + kind, kind == 0 ? column_place(rows, 40, set_size) : log_place(rows, 40, set_size, kind == 1), slots, set_size);
+        npk_place place = kind == 0 ? column_place(rows, 40, 200) : log_place(rows, 40, 200, kind == 1);
+        ck_assert_int_eq(place.kind, kind == 0 ? NPK_PLACE_COLUMN : kind == 1 ? NPK_PLACE_PACKED : NPK_PLACE_SEGMENT);
+        put_set(0, 2 + kind, place, slots, set_size);
         for (unsigned i = 0; i < set_size; i++)
             memcpy(expected + slots[i] * 40, rows + i * 40, 40);
     }
