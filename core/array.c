@@ -178,7 +178,7 @@ static npk_status open_segment(build *b, npk_row_source *source, const npk_row_s
 /* The source for rows of place; opens it when it is new. base: its place.row. */
 static npk_status get_source(build *b, const npk_place *place, uint64_t base, uint32_t *index, npk_error *err)
 {
-    npk_row_source source = {*place, NULL, NULL};
+    npk_row_source source = {.place = *place};
     source.place.row = base;
     npk_row_source *sources = (npk_row_source *)(void *)b->sources.data;
     uint32_t count = (uint32_t)(b->sources.size / sizeof source);
@@ -211,16 +211,18 @@ static npk_status get_source(build *b, const npk_place *place, uint64_t base, ui
     return NPK_OK;
 }
 
-/* Do rows first .. + count of the source's data have addresses at all, and exist in a column file? */
-static npk_status check_rows(const build *b, const npk_place *place, uint32_t source, uint64_t first, uint64_t count,
+/* Do rows first .. + count of the source's data have addresses at all, and exist in a column file? Then they count as used. */
+static npk_status check_rows(build *b, const npk_place *place, uint32_t source, uint64_t first, uint64_t count,
                              npk_error *err)
 {
-    const npk_row_source *sources = (const npk_row_source *)(const void *)b->sources.data;
+    npk_row_source *sources = (npk_row_source *)(void *)b->sources.data;
     uint64_t end, size, offset;
     bool fits = !npk_add_overflow(first, count, &end) && !npk_mul_overflow(end, b->array->record.row_size, &size) &&
                 !npk_add_overflow(size, place->record_offset, &offset) &&
                 !npk_add_overflow(offset, place->data_delta, &offset) && offset <= INT64_MAX &&
                 (!sources[source].column || end <= npk_column_row_count(sources[source].column));
+    if (fits)
+        sources[source].end_row = npk_max_u64(sources[source].end_row, end);
     return fits ? NPK_OK
                 : npk_fail(err, NPK_CORRUPT, "rows of array \"%s\" would lie behind the end of %s %llx",
                            b->array->record.name, place->kind == NPK_PLACE_COLUMN ? "column file" : "log segment",
@@ -389,9 +391,12 @@ static void describe(npk_array *array, uint64_t id)
         .row_size = record->row_size, .ndim = record->ndim, .shape = record->shape, .zero_dim = record->zero_dim,
         .created_us = record->created_us, .modified_us = record->modified_us, .change_lsn = record->change_lsn,
         .pending_row_count = pending, .pending_size = pending * record->row_size,
-        .piece_count = array->piece_count + array->overlay_count,
+        .piece_count = array->piece_count,
     };
     array->info = info;
+    bool patch;
+    if (array->overlay_count && !npk_array_is_mappable(array, 0, info.row_count, &patch))
+        array->info.piece_count += array->overlay_count;
 }
 
 /* Hand what was collected over to the array, also when the build failed: its release then closes the sources. */
@@ -417,6 +422,7 @@ npk_status npk_array_build(npk_kv *kv, const char *name, const npk_array_sources
         return npk_fail(err, NPK_NO_MEMORY, "could not allocate array \"%s\"", name);
     b.array = array;
     atomic_init(&array->overlay_bits, NULL);
+    atomic_init(&array->gathered_count, 0);
     atomic_init(&array->references, 1);
     array->io = sources->io;
     npk_buffer_init(&array->attrs);
@@ -484,14 +490,15 @@ void npk_array_release(npk_array *array)
     if (!array || atomic_fetch_sub_explicit(&array->references, 1, memory_order_acq_rel) != 1)
         return;
     for (uint32_t i = 0; i < array->source_count; i++) {
+        npk_array_release_unpacked(array, i);
         npk_segment_release(array->sources[i].segment);
         npk_column_release(array->sources[i].column);
     }
     npk_free(array->sources);
     npk_free(array->pieces);
     npk_free(array->overlay);
-    npk_buffer_release(&array->attrs);
     npk_overlay_bits_release(atomic_load(&array->overlay_bits));
+    npk_buffer_release(&array->attrs);
     npk_array_record_release(&array->record);
     npk_free(array);
 }

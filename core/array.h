@@ -27,6 +27,10 @@ typedef struct npk_row_source {
     npk_place place;        /* row: added to every source_row; 0 but for overlay rows behind row 2^32 of a column file */
     npk_segment *segment;   /* one of the two, owned */
     npk_column *column;
+    uint64_t end_row;              /* no row of the array lies at or behind this one of its data */
+    _Atomic uint32_t touched;      /* rows that were wanted before rows was there: packed data only */
+    _Atomic uint64_t mapped_count; /* how many lie at rows, set before it; 0: they have to be read */
+    _Atomic(const char *) rows;    /* in memory, found by the first gather: NULL before. Mapped; or unpacked, and owned */
 } npk_row_source;
 
 /* One row that a packed set overrides. Sorted by row. */
@@ -47,9 +51,10 @@ struct npk_array {
     uint64_t overlay_count;
     npk_row_source *sources;
     uint32_t source_count;
-    npk_position position;    /* of the view it was built from */
     npk_buffer attrs;         /* of the array, as npk_catalog_copy_attrs gives them */
-    _Atomic(struct npk_overlay_bits *) overlay_bits; /* made by the first large gather, else NULL */
+    npk_position position;    /* of the view it was built from */
+    _Atomic(struct npk_overlay_bits *) overlay_bits; /* made when enough rows were gathered, else NULL */
+    _Atomic uint64_t gathered_count;                 /* rows, until then */
 };
 
 /* What the array needs to open its sources. writer: column files of the running transaction that are not finished yet (found by

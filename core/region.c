@@ -231,22 +231,29 @@ static npk_status fill(npk_region *region, npk_array *array, uint64_t first, uin
     return status;
 }
 
-/* Zero-copy, where the rows are one stretch of a column file. False: they are not, or the file system cannot map. */
+/* Zero-copy, where the rows are one stretch of a column file, with overlay rows in private pages of it. False: they are not, there are
+ * too many of those, or the file system cannot map. */
 static bool map_rows(npk_region *region, npk_array *array, uint64_t first, uint64_t count, npk_map_mode mode)
 {
+    bool patch = false;
+    if (!npk_array_is_mappable(array, first, count, &patch))
+        return false;
     const npk_piece *piece = &array->pieces[npk_array_find_piece(array, first)];
     npk_column *column = array->sources[piece->source].column;
-    if (!column || first + count > piece->first_row + piece->count)
+    uint64_t file_row = array->sources[piece->source].place.row + piece->source_row + (first - piece->first_row);
+    void *base = NULL, *address = NULL;
+    size_t base_size = 0;
+    if (npk_column_map(column, file_row, count, mode == NPK_MAP_READ && !patch ? NPK_MAPPING_READ : NPK_MAPPING_PRIVATE, &base,
+                       &base_size, &address, NULL) != NPK_OK)
         return false;
-    uint64_t over = npk_array_find_overlay(array, first);
-    if (over < array->overlay_count && array->overlay[over].row < first + count)
-        return false;
-    npk_status status = npk_column_map(column, array->sources[piece->source].place.row + piece->source_row +
-                                                   (first - piece->first_row), count,
-                                       mode == NPK_MAP_READ ? NPK_MAPPING_READ : NPK_MAPPING_PRIVATE, &region->base,
-                                       &region->base_size, &region->address, NULL);
-    if (status != NPK_OK)
-        return false;
+    if (patch && (npk_array_put_overlay(array, first, count, address, NULL) != NPK_OK ||
+                  (mode == NPK_MAP_READ && region->io->protect_read(region->io, base, base_size) != 0))) {
+        region->io->unmap(region->io, base, base_size);
+        return false; /* the copy meets the same error, and says so */
+    }
+    region->base = base;
+    region->base_size = base_size;
+    region->address = address;
     region->kind = REGION_MAPPED;
     region->column = npk_column_retain(column);
     return true;

@@ -231,6 +231,14 @@ void npk_array_list_attrs(const npk_array *array, void (*visit)(void *context, c
 
 /* ---- arrays ---------------------------------------------------------------------------------------------------------------- */
 
+/* A transaction that logged nothing sees the newest commit, and nobody else can make a newer one: the cache has it. */
+static bool is_unchanged(const npk_source *source)
+{
+    const npk_txn *txn = source->txn;
+    return txn && !source->store && !source->snapshot && txn->record_count == 0 && txn->broken == NPK_OK &&
+           !atomic_load(&txn->core->is_forked);
+}
+
 npk_status npk_array_open(const npk_source *source, const char *name, npk_array **array, npk_error *err)
 {
     npk_status status = NPK_OK;
@@ -240,6 +248,8 @@ npk_status npk_array_open(const npk_source *source, const char *name, npk_array 
         if (atomic_load(&source->store->core->is_forked))
             return fail_forked(err);
         status = npk_view_array(source->store->core, name, array, err);
+    } else if (is_unchanged(source)) {
+        status = npk_view_array(source->txn->core, name, array, err);
     } else {
         npk_source_view view;
         status = npk_source_begin(source, &view, err);

@@ -63,6 +63,11 @@ npk_status npk_segment_read(npk_segment *segment, uint64_t offset, void *out, si
 npk_status npk_segment_read_data(npk_segment *segment, uint64_t record_offset, uint64_t first, void *out, size_t size,
                                  bool check, npk_error *err);
 
+/* The whole file as mapped memory of *size bytes, mapped once and kept until the segment is closed: for many single rows. NULL when it cannot be
+ * mapped; the caller reads then. Only bytes of published records may be looked at: they never change, and the file was allocated to its full size
+ * before it got its name and is never shortened, so that none of them is behind its end. */
+const uint8_t *npk_segment_bytes(npk_segment *segment, uint64_t *size);
+
 /* ---- the log of a store ----------------------------------------------------------------------------------------- */
 
 typedef struct npk_wal npk_wal;

@@ -29,6 +29,7 @@ static npk_status wrap(const npk_io *io, npk_file *file, uint64_t file_size, con
     made->header = *header;
     npk_segment_name(header->seq, made->name);
     atomic_init(&made->reference_count, 1);
+    atomic_init(&made->bytes, NULL);
     *segment = made;
     return NPK_OK;
 }
@@ -43,6 +44,9 @@ void npk_segment_release(npk_segment *segment)
 {
     if (!segment || atomic_fetch_sub(&segment->reference_count, 1) != 1)
         return;
+    void *bytes = atomic_load(&segment->bytes);
+    if (bytes)
+        segment->io->unmap(segment->io, bytes, (size_t)segment->file_size);
     segment->io->close(segment->io, segment->file);
     (void)pthread_mutex_destroy(&segment->sync_mutex);
     npk_free(segment);
@@ -102,6 +106,21 @@ npk_status npk_segment_read(npk_segment *segment, uint64_t offset, void *out, si
         return npk_fail(err, NPK_CORRUPT, "segment \"%s\": offset %llu: %llu bytes reach behind the file's end", segment->name,
                         (unsigned long long)offset, (unsigned long long)size);
     return npk_io_read_full(segment->io, segment->file, offset, out, size, NULL, segment->name, err);
+}
+
+const uint8_t *npk_segment_bytes(npk_segment *segment, uint64_t *size)
+{
+    *size = segment->file_size;
+    void *bytes = atomic_load_explicit(&segment->bytes, memory_order_acquire);
+    if (bytes || segment->file_size == 0 || segment->file_size > SIZE_MAX)
+        return bytes;
+    void *mapped = NULL;
+    if (segment->io->map(segment->io, segment->file, 0, (size_t)segment->file_size, NPK_MAPPING_READ, &mapped) != 0)
+        return NULL;
+    if (atomic_compare_exchange_strong(&segment->bytes, &bytes, mapped))
+        return mapped;
+    segment->io->unmap(segment->io, mapped, (size_t)segment->file_size); /* another thread was faster */
+    return bytes;
 }
 
 static npk_status bad_record(const npk_segment *segment, uint64_t offset, const char *reason, npk_error *err)

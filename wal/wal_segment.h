@@ -17,6 +17,7 @@ struct npk_segment {
     npk_segment_header header; /* when opened; a cut replaces the file, the records below it stay the same */
     char name[NPK_WAL_NAME_SIZE];
     atomic_uint reference_count;
+    _Atomic(void *) bytes;     /* the file mapped for reading, or NULL: made by the first who wants it */
     pthread_mutex_t sync_mutex; /* one sync at a time: the system reports a failed write-back only once */
 };
 

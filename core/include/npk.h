@@ -280,7 +280,7 @@ typedef struct npk_array_info {
     uint64_t change_lsn;    /* of the last change of content */
     uint64_t pending_row_count; /* rows that lie in the log */
     uint64_t pending_size;
-    uint64_t piece_count;   /* contiguous pieces it is read from; 1 (or 0 rows): zero-copy */
+    uint64_t piece_count;   /* contiguous pieces it is read from; 1 (or 0 rows): zero-copy (a few rows that lie elsewhere are patched in) */
 } npk_array_info;
 
 /* Open the array as it is now in source. NOT_FOUND, CORRUPT, IO. */
@@ -295,9 +295,15 @@ NPK_API npk_status npk_array_read(npk_array *array, uint64_t first, uint64_t cou
 /* Copy the rows rows[0..count), in that order, duplicates included. */
 NPK_API npk_status npk_array_gather(npk_array *array, uint64_t count, const int64_t *rows, void *out, npk_error *err);
 
+/* Which of the rows first .. first + count are not, byte for byte, the ones at bytes (count * row_size)? Their numbers go to rows (room for
+ * count), ascending. RANGE, IO, CORRUPT, NO_MEMORY. */
+NPK_API npk_status npk_array_compare(npk_array *array, uint64_t first, uint64_t count, const void *bytes, int64_t *rows,
+                                     uint64_t *changed_count, npk_error *err);
+
 /* How npk_array_map gives the rows out. */
 typedef enum npk_map_mode {
-    NPK_MAP_READ = 0,         /* read-only; zero-copy where the rows lie in one piece, else a gathered copy */
+    NPK_MAP_READ = 0,         /* read-only; zero-copy where the rows lie in one piece (a few others are patched into private pages), else
+                               * a gathered copy */
     NPK_MAP_COPY_ON_WRITE = 1 /* private writable; never written back */
 } npk_map_mode;
 /* The rows first .. first + count as memory. The region lives until released, whatever happens to the store. */

@@ -10,7 +10,7 @@ from ._errors import InvalidArgumentError, ShapeError, WrongUseError
 from ._lazy import load_copy, load_mapped
 from ._transaction import Transaction
 
-_PIECE = 8 << 20  # bytes compared at a time
+_PIECE, _PIECE_ROWS = 64 << 20, 4 << 20  # bytes and rows compared at a time
 
 
 class BatchModeContext(Transaction):
@@ -63,6 +63,12 @@ class BatchModeContext(Transaction):
 
     def _before_commit(self, core):
         self._flush()
+
+    def __exit__(self, kind, error, traceback):
+        try:
+            return super().__exit__(kind, error, traceback)
+        finally:
+            self._forget()  # a block is part of a reference cycle, which would keep the arrays
 
 
 class WritableBatchMode(Transaction):
@@ -125,6 +131,12 @@ class WritableBatchMode(Transaction):
         self._settle([name for name, _ in items], True)
         return False
 
+    def __exit__(self, kind, error, traceback):
+        try:
+            return super().__exit__(kind, error, traceback)
+        finally:
+            self._loaded.clear()  # a block is part of a reference cycle, which would keep the arrays
+
     def _before_commit(self, core):
         for name, (array, edited) in self._loaded.items():
             for rows in _changed_rows(array, edited):
@@ -137,32 +149,25 @@ class WritableBatchMode(Transaction):
 def _changed_rows(array, edited):
     """Numbers of the rows of `edited` that differ from `array`, in pieces."""
     size, count = array.row_size, array.row_count
-    unit = np.dtype(f"u{next(width for width in (8, 4, 2, 1) if size % width == 0)}")  # compared at a time
-    now = edited.reshape(-1).view(unit)
-    per_row = size // unit.itemsize
-    step = max(1, _PIECE // size)
+    step = max(1, min(_PIECE // size, _PIECE_ROWS))
     runs = _suspect_runs(edited, size, count)
-    suspects = sum(last - first for first, last in runs)
-    if len(runs) > 1 and suspects * size <= _PIECE:  # a few rows here and there: one gather, one comparison
-        rows = np.concatenate([np.arange(first, last, dtype=np.int64) for first, last in runs])
-        before = np.empty((suspects, per_row), unit)
-        array.gather(rows, before)
-        changed = np.flatnonzero((before != now.reshape(count, per_row)[rows]).ravel())
-        if changed.size:
-            yield rows[np.unique(changed // per_row)]
-        return
-    for first, last in runs:
-        for start in range(first, last, step):
-            stop = min(start + step, last)
-            before = np.empty((stop - start) * per_row, unit)
-            array.read(start, stop - start, before)
-            changed = np.flatnonzero(before != now[start * per_row:stop * per_row])
-            if changed.size:
-                yield np.unique(changed // per_row).astype(np.int64, copy=False) + start
+    lengths = runs[:, 1] - runs[:, 0]
+    if (lengths > step).any():
+        runs = np.array([(start, min(start + step, last)) for first, last in runs.tolist()
+                         for start in range(first, last, step)], np.int64)
+        lengths = runs[:, 1] - runs[:, 0]
+    ends = np.cumsum(lengths)  # many short runs go together
+    first, done = 0, 0
+    while first < len(runs):
+        last = int(np.searchsorted(ends, done + step, side="right"))
+        rows = np.frombuffer(array.compare(runs[first:last], edited), np.int64)
+        if rows.size:
+            yield rows
+        first, done = last, ends[last - 1]
 
 
 def _suspect_runs(edited, size, count):
-    """Runs of rows on pages that are no longer the file's; all rows when the system does not say."""
+    """Runs (first, end) of the rows on pages that are no longer the file's; all rows when the system does not say."""
     address, page = edited.__array_interface__["data"][0], os.sysconf("SC_PAGE_SIZE")
     first_page, last_page = address // page, -(-(address + size * count) // page)
     try:
@@ -171,17 +176,15 @@ def _suspect_runs(edited, size, count):
         if entries.shape[0] != last_page - first_page:
             raise OSError("short read")
     except OSError:
-        return [(0, count)]
+        return np.array([[0, count]], np.int64)
     # bit 62: swapped out; bit 63: present, then bit 61: a page of the file
     top = entries >> np.uint64(61)
     private = ((top & np.uint64(2)) != 0) | ((top & np.uint64(5)) == 4)
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], private, [False])).astype(np.int8)))
-    runs = []
-    for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist()):
-        first = max(0, ((first_page + begin) * page - address) // size)
-        last = min(count, -(-((first_page + end) * page - address) // size))
-        if runs and first <= runs[-1][1]:
-            runs[-1] = runs[-1][0], max(last, runs[-1][1])
-        else:
-            runs.append((first, last))
-    return runs
+    edges = np.flatnonzero(np.diff(private, prepend=False, append=False)).reshape(-1, 2).astype(np.int64)
+    edges = (edges + first_page) * page - address  # bytes
+    runs = np.empty_like(edges)
+    runs[:, 0] = np.maximum(edges[:, 0] // size, 0)
+    runs[:, 1] = np.minimum(-(-edges[:, 1] // size), count)
+    if len(runs) > 1:  # rows on two pages are in two runs
+        runs[1:, 0] = np.maximum(runs[1:, 0], np.maximum.accumulate(runs[:-1, 1]))
+    return runs[runs[:, 0] < runs[:, 1]]

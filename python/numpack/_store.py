@@ -9,7 +9,8 @@ import numpy as np
 from . import _core
 from ._attrs import Attributes, ReadOnlyAttributes, check_name
 from ._dtypes import as_array, contiguous, convert, decode, encode
-from ._errors import CorruptError, ExistsError, InvalidArgumentError, InvalidTypeError, NotFoundError, ShapeError
+from ._errors import (CorruptError, ExistsError, InvalidArgumentError, InvalidTypeError, NotFoundError, OutOfRangeError,
+                      ShapeError)
 from ._indices import resolve
 from ._lazy import LazyArray, read_rows
 from ._mappings import ArrayHandle, LoadedArrays, Snapshot, load_array
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     Indices = Union[SupportsIndex, slice, Sequence[SupportsIndex], range, np.ndarray, tuple[np.ndarray]]
 
+_INT64 = np.dtype(np.int64)
 # What stats() has of a store that does not exist yet: the numbers of npk_stats, all zero.
 _NUMBERS = ("durable_lsn", "checkpoint_lsn", "log_size", "log_segment_count", "log_file_size", "pending_size",
             "pending_row_count", "column_file_count", "column_file_size", "dead_file_count", "array_count", "pin_lsn",
@@ -418,6 +420,11 @@ class NumPack(StoreHandle):
         array = self._array_open(array_name)
         if not array.shape:
             raise ShapeError(f"array {array_name!r}: a 0-d array has no rows", array=array_name)
+        if type(indexes) is np.ndarray and indexes.dtype is _INT64 and indexes.ndim == 1 and indexes.flags.c_contiguous:
+            try:
+                return read_rows(array, 0, 0, indexes)  # the core looks where they are: for few rows, half of the time
+            except OutOfRangeError:
+                pass  # resolve says which
         return read_rows(array, *resolve(indexes, array.row_count, array_name))
 
     def get_shape(self, array_name: str | None = None) -> Any:

@@ -81,6 +81,35 @@ static PyObject *array_read(PyObject *object, PyObject *args)
     return result;
 }
 
+/* Row numbers as the core wants them: aligned, and those that count from the end made plain; what lies outside stays as it is. A copy (PyMem_Free)
+ * only when something has to change. NULL with MemoryError. */
+static const int64_t *plain_rows(const Py_buffer *given, uint64_t row_count, int64_t **copy)
+{
+    size_t count = (size_t)given->len / sizeof(int64_t);
+    const int64_t *rows = given->buf;
+    static const int64_t none[1];
+    *copy = NULL;
+    if (count == 0)
+        return none;
+    if ((uintptr_t)rows % _Alignof(int64_t) == 0) {
+        int64_t any = 0;
+        for (size_t i = 0; i < count; i++)
+            any |= rows[i];
+        if (any >= 0)
+            return rows;
+    }
+    *copy = PyMem_Malloc((size_t)given->len);
+    if (*copy == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    memcpy(*copy, given->buf, (size_t)given->len);
+    for (size_t i = 0; i < count; i++)
+        if ((*copy)[i] < 0 && (*copy)[i] >= -(int64_t)row_count)
+            (*copy)[i] += (int64_t)row_count;
+    return *copy;
+}
+
 static PyObject *array_gather(PyObject *object, PyObject *args)
 {
     array_object *self = (array_object *)object;
@@ -95,13 +124,16 @@ static PyObject *array_gather(PyObject *object, PyObject *args)
     }
     PyObject *result = NULL;
     uint64_t count = (uint64_t)rows.len / sizeof(int64_t);
-    if (check_room(self, &out, count) == 0) {
+    int64_t *copy = NULL;
+    const int64_t *plain = check_room(self, &out, count) == 0 ? plain_rows(&rows, self->info->row_count, &copy) : NULL;
+    if (plain != NULL) {
         npk_error err = {.row = -1};
         PyThreadState *outer = core_enter();
-        npk_status status = npk_array_gather(self->array, count, rows.buf, out.buf, &err);
+        npk_status status = npk_array_gather(self->array, count, plain, out.buf, &err);
         core_leave(outer);
         result = finish_none(state_of(object), status, &err);
     }
+    PyMem_Free(copy);
     PyBuffer_Release(&rows);
     PyBuffer_Release(&out);
     return result;
@@ -137,6 +169,52 @@ static PyObject *array_load(PyObject *object, PyObject *unused)
     if (status != NPK_OK)
         return raise_core_error(state_of(object), status, &err);
     return region_object_new(state_of(object), region, 0);
+}
+
+/* Row numbers that differ, of the runs (first, end) of rows; edited holds all rows. As bytes of int64. */
+static PyObject *array_compare(PyObject *object, PyObject *args)
+{
+    array_object *self = (array_object *)object;
+    PyObject *run_pairs, *edited_rows, *result = NULL;
+    Py_buffer runs, edited;
+    if (!PyArg_ParseTuple(args, "OO", &run_pairs, &edited_rows) || PyObject_GetBuffer(run_pairs, &runs, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (PyObject_GetBuffer(edited_rows, &edited, PyBUF_SIMPLE) < 0) {
+        PyBuffer_Release(&runs);
+        return NULL;
+    }
+    const int64_t *run = runs.buf;
+    size_t run_count = (size_t)runs.len / (2 * sizeof *run);
+    uint64_t row_count = self->info->row_count, total = 0, found = 0;
+    int fits = check_room(self, &edited, row_count) == 0;
+    for (size_t i = 0; fits && i < run_count; i++) {
+        fits = run[2 * i] >= 0 && run[2 * i] <= run[2 * i + 1] && (uint64_t)run[2 * i + 1] <= row_count;
+        if (!fits)
+            PyErr_SetString(PyExc_ValueError, "a run of rows is not in the array");
+        else
+            total += (uint64_t)(run[2 * i + 1] - run[2 * i]);
+    }
+    int64_t *rows = fits ? PyMem_Malloc((size_t)total * sizeof *rows) : NULL;
+    if (fits && rows == NULL)
+        PyErr_NoMemory();
+    if (rows != NULL) {
+        npk_error err = {.row = -1};
+        npk_status status = NPK_OK;
+        PyThreadState *outer = core_enter();
+        for (size_t i = 0; status == NPK_OK && i < run_count; i++) {
+            uint64_t first = (uint64_t)run[2 * i], changed = 0;
+            status = npk_array_compare(self->array, first, (uint64_t)run[2 * i + 1] - first,
+                                       (const char *)edited.buf + first * self->info->row_size, rows + found, &changed, &err);
+            found += changed;
+        }
+        core_leave(outer);
+        result = status != NPK_OK ? raise_core_error(state_of(object), status, &err)
+                                  : PyBytes_FromStringAndSize((const char *)rows, (Py_ssize_t)(found * sizeof *rows));
+    }
+    PyMem_Free(rows);
+    PyBuffer_Release(&edited);
+    PyBuffer_Release(&runs);
+    return result;
 }
 
 static PyObject *array_attrs(PyObject *object, PyObject *unused)
@@ -202,7 +280,10 @@ static PyGetSetDef array_getset[] = {
 static PyMethodDef array_methods[] = {
     {"read", array_read, METH_VARARGS, "read($self, first, count, out, /)\n--\n\nCopy rows into a writable buffer."},
     {"gather", array_gather, METH_VARARGS,
-     "gather($self, rows, out, /)\n--\n\nCopy the rows with these int64 numbers, in order."},
+     "gather($self, rows, out, /)\n--\n\nCopy the rows with these int64 numbers, in order; negative ones count from the end."},
+    {"compare", array_compare, METH_VARARGS,
+     "compare($self, runs, edited, /)\n--\n\nNumbers (bytes of int64) of the rows in these runs, pairs of int64 (first, end), that differ in "
+     "edited, all rows in memory."},
     {"map", array_map, METH_VARARGS,
      "map($self, first, count, writable, /)\n--\n\nRows as memory, read-only or copy-on-write."},
     {"list_attrs", array_attrs, METH_NOARGS, "list_attrs($self, /)\n--\n\nIts attributes at that moment: dict of key to bytes."},

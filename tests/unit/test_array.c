@@ -28,9 +28,46 @@ static npk_kv *kv;
 static npk_array_sources sources;
 static const uint8_t uuid[16] = {7};
 
+/* The system's calls, of which maps and protection can be made to fail; maps that are there are counted. */
+static npk_io system_io;
+static bool maps_fail, protection_fails;
+static _Atomic int map_count;
+
+static int map_or_fail(const npk_io *self, npk_file *file, uint64_t offset, size_t size, npk_map_kind kind, void **address)
+{
+    int rc = maps_fail ? ENODEV : npk_io_posix()->map(self, file, offset, size, kind, address);
+    map_count += rc == 0;
+    return rc;
+}
+
+static void count_unmap(const npk_io *self, void *address, size_t size)
+{
+    map_count -= address != NULL;
+    npk_io_posix()->unmap(self, address, size);
+}
+
+static int count_map_memory(const npk_io *self, size_t size, void **address)
+{
+    int rc = npk_io_posix()->map_memory(self, size, address);
+    map_count += rc == 0;
+    return rc;
+}
+
+static int protect_or_fail(const npk_io *self, void *address, size_t size)
+{
+    return protection_fails ? ENOMEM : npk_io_posix()->protect_read(self, address, size);
+}
+
 static void setup(void)
 {
-    io = npk_io_posix();
+    system_io = *npk_io_posix();
+    system_io.map = map_or_fail;
+    system_io.unmap = count_unmap;
+    system_io.map_memory = count_map_memory;
+    system_io.protect_read = protect_or_fail;
+    maps_fail = protection_fails = false;
+    map_count = 0;
+    io = &system_io;
     const char *base = getenv("TMPDIR");
     (void)snprintf(root, sizeof root, "%s/npk_array_XXXXXX", base ? base : "/tmp");
     ck_assert_ptr_nonnull(mkdtemp(root));
@@ -70,6 +107,8 @@ static void teardown(void)
     npk_columns_close(columns);
     remove_all(wal_directory);
     npk_wal_close(wal);
+    ck_assert_int_eq(map_count, 0);
+    ck_assert_uint_eq(npk_array_unpacked_size(), 0);
     remove_all(directory);
     io->close(io, directory);
     (void)io->remove_directory(io, root_directory, "columns");
@@ -396,6 +435,40 @@ static void compare_maps(const model *m, npk_array *array)
     npk_region_release(region);
 }
 
+/* Rows that were changed on purpose are found, and no others. */
+static void compare_changes(const model *m, npk_array *array, unsigned rounds)
+{
+    size_t size = (size_t)(m->row_count * m->row_size);
+    uint8_t *now = malloc(size + 1);
+    bool *changed = calloc((size_t)m->row_count + 1, sizeof *changed);
+    int64_t *found = malloc((size_t)(m->row_count + 1) * sizeof *found);
+    ck_assert(now && changed && found);
+    memcpy(now, m->rows, size);
+    for (unsigned i = 0; i < rounds; i++) {
+        for (uint64_t j = i ? below(m->row_count / 4 + 2) : 0; m->row_count && j; j--) {
+            uint64_t row = below(m->row_count);
+            now[row * m->row_size + below(m->row_size)] ^= (uint8_t)(1 + below(255));
+            changed[row] = memcmp(now + row * m->row_size, m->rows + row * m->row_size, (size_t)m->row_size) != 0;
+        }
+        uint64_t first = i < 2 ? 0 : below(m->row_count + 1), count = i < 2 ? m->row_count : below(m->row_count - first + 1);
+        uint64_t found_count = 99, at = 0;
+        npk_error err;
+        npk_status status = npk_array_compare(array, first, count, now + first * m->row_size, found, &found_count, &err);
+        ck_assert_msg(status == NPK_OK, "%s", err.message);
+        for (uint64_t row = first; row < first + count; row++)
+            if (changed[row]) {
+                ck_assert_uint_lt(at, found_count);
+                ck_assert_int_eq(found[at++], (int64_t)row);
+            }
+        ck_assert_uint_eq(at, found_count);
+    }
+    uint64_t found_count;
+    ck_assert_int_eq(npk_array_compare(array, 1, m->row_count, now, found, &found_count, NULL), NPK_RANGE);
+    free(now);
+    free(changed);
+    free(found);
+}
+
 static const struct {
     uint64_t row_size, slot_count, run_length;
     unsigned set_count, drop_count, seeds;
@@ -405,31 +478,47 @@ static const struct {
     {40, 20000, 20000, 3, 0, 6},
 };
 
-START_TEST(random_arrays_read_like_the_model)
+static void check_random_arrays(int shape)
 {
-    for (unsigned seed = 1; seed <= shapes[_i].seeds; seed++) {
-        random_state = seed * 1000003 + (uint64_t)_i;
-        model m = make_random(shapes[_i].row_size, shapes[_i].slot_count, shapes[_i].run_length, shapes[_i].set_count,
-                              shapes[_i].drop_count);
+    for (unsigned seed = 1; seed <= shapes[shape].seeds; seed++) {
+        random_state = seed * 1000003 + (uint64_t)shape;
+        model m = make_random(shapes[shape].row_size, shapes[shape].slot_count, shapes[shape].run_length, shapes[shape].set_count,
+                              shapes[shape].drop_count);
         npk_array *array = build();
         const npk_array_info *info = npk_array_describe(array);
         ck_assert_uint_eq(info->row_count, m.row_count);
         ck_assert_uint_eq(info->pending_row_count, m.pending_count);
         ck_assert_uint_eq(info->pending_size, m.pending_count * m.row_size);
         ck_assert_uint_eq(array->overlay_count, m.overlay_count);
-        ck_assert_uint_eq(info->piece_count, array->piece_count + m.overlay_count);
+        bool patch = false, mappable = m.row_count && npk_array_is_mappable(array, 0, m.row_count, &patch);
+        ck_assert_uint_eq(info->piece_count, array->piece_count + (mappable ? 0 : m.overlay_count));
+        ck_assert(!mappable || patch == (m.overlay_count != 0));
         ck_assert_uint_eq(info->id, ARRAY_ID);
         /* The array stays as it is, whatever happens to names and index. */
         npk_kv_clear(kv);
         remove_all(directory);
         compare_reads(&m, array, 60);
         compare_maps(&m, array);
+        compare_changes(&m, array, 6);
         npk_array_release(npk_array_retain(array));
         compare_reads(&m, array, 3);
         npk_array_release(array);
         npk_columns_forget(columns);
         free_model(&m);
     }
+}
+
+START_TEST(random_arrays_read_like_the_model)
+{
+    check_random_arrays(_i);
+}
+END_TEST
+
+/* A file system without maps, or no memory for them. */
+START_TEST(random_arrays_read_the_same_where_nothing_can_be_mapped)
+{
+    maps_fail = true;
+    check_random_arrays(_i);
 }
 END_TEST
 
@@ -793,6 +882,112 @@ START_TEST(map_modes_are_what_they_say)
 }
 END_TEST
 
+#define PATCHED_ROWS 20000u /* of 40 bytes: 196 pages, so that 19 of them may be patched */
+
+/* Rows in one file, some of them newer in a set of each kind of place; expected: what they are then. Each set has set_size rows, all on other pages. */
+static npk_array *make_patched(uint8_t *expected, unsigned set_size)
+{
+    uint8_t *rows = malloc(PATCHED_ROWS * 40);
+    ck_assert_ptr_nonnull(rows);
+    fill_random(rows, PATCHED_ROWS * 40);
+    put_record(40, PATCHED_ROWS, false);
+    put_map(0, 0, PATCHED_ROWS);
+    put_run(0, PATCHED_ROWS, 1, column_place(rows, 40, PATCHED_ROWS));
+    memcpy(expected, rows, PATCHED_ROWS * 40);
+    uint16_t slots[100];
+    for (unsigned kind = 0; kind < 3; kind++) {
+        for (unsigned i = 0; i < set_size; i++)
+            slots[i] = (uint16_t)(kind * 300 + i * 1500 + 102); /* row 102 lies on two pages */
+        memset(rows, 0, 40 * 200); /* packs well */
+        for (unsigned i = 0; i < set_size; i++)
+            rows[i * 40] = (uint8_t)(100 + kind * 20 + i);
+        npk_place place = kind == 0 ? column_place(rows, 40, 200) : log_place(rows, 40, 200, kind == 1);
+        ck_assert_int_eq(place.kind, kind == 0 ? NPK_PLACE_COLUMN : kind == 1 ? NPK_PLACE_PACKED : NPK_PLACE_SEGMENT);
+        put_set(0, 2 + kind, place, slots, set_size);
+        for (unsigned i = 0; i < set_size; i++)
+            memcpy(expected + slots[i] * 40, rows + i * 40, 40);
+    }
+    free(rows);
+    return build();
+}
+
+START_TEST(a_few_rows_are_patched_into_the_map)
+{
+    uint8_t *expected = malloc(PATCHED_ROWS * 40);
+    ck_assert_ptr_nonnull(expected);
+    npk_array *array = make_patched(expected, 5);
+    ck_assert_uint_eq(npk_array_describe(array)->piece_count, 1);
+    npk_region *views[4];
+    for (unsigned i = 0; i < 4; i++) {
+        ck_assert_int_eq(npk_array_map(array, 0, PATCHED_ROWS, i % 2 ? NPK_MAP_COPY_ON_WRITE : NPK_MAP_READ, &views[i], NULL), NPK_OK);
+        ck_assert_int_eq(npk_region_is_mapped(views[i]), 1);
+        ck_assert_int_eq(memcmp(npk_region_address(views[i]), expected, PATCHED_ROWS * 40), 0);
+        for (unsigned at = 0; at < PATCHED_ROWS * 40; at += 4000) /* patched pages and others */
+            ck_assert_int_eq(is_writable((uint8_t *)npk_region_address(views[i]) + at), i % 2);
+    }
+    ck_assert_uint_eq(npk_array_unpacked_size(), 5 * 40); /* unpacked once, kept until release */
+    memset(npk_region_address(views[3]), 0x55, PATCHED_ROWS * 40);
+    /* Nothing that happens to array, files, log and other views changes what was given out. */
+    npk_array_release(array);
+    npk_kv_clear(kv);
+    remove_all(directory);
+    remove_all(wal_directory);
+    npk_columns_forget(columns);
+    npk_wal_forget_segments(wal);
+    npk_region_release(views[3]);
+    ck_assert_int_eq(memcmp(npk_region_address(views[0]), expected, PATCHED_ROWS * 40), 0);
+    ck_assert_int_eq(memcmp(npk_region_address(views[2]), expected, PATCHED_ROWS * 40), 0);
+    for (unsigned i = 0; i < 3; i++)
+        npk_region_release(views[i]);
+    free(expected);
+}
+END_TEST
+
+START_TEST(many_rows_over_a_file_are_copied)
+{
+    uint8_t *expected = malloc(PATCHED_ROWS * 40);
+    ck_assert_ptr_nonnull(expected);
+    npk_array *array = make_patched(expected, 12);
+    ck_assert_uint_eq(npk_array_describe(array)->piece_count, 1 + array->overlay_count);
+    npk_region *region = NULL;
+    ck_assert_int_eq(npk_array_map(array, 0, PATCHED_ROWS, NPK_MAP_READ, &region, NULL), NPK_OK);
+    ck_assert_int_eq(npk_region_is_mapped(region), 0);
+    ck_assert_int_eq(memcmp(npk_region_address(region), expected, PATCHED_ROWS * 40), 0);
+    npk_region_release(region);
+    ck_assert_int_eq(npk_array_map(array, 19000, 1000, NPK_MAP_READ, &region, NULL), NPK_OK); /* where nothing lies over the file */
+    ck_assert_int_eq(npk_region_is_mapped(region), 1);
+    npk_region_release(region);
+    npk_array_release(array);
+    free(expected);
+}
+END_TEST
+
+START_TEST(a_map_that_fails_leaves_a_copy_or_an_error)
+{
+    uint8_t *expected = malloc(PATCHED_ROWS * 40);
+    ck_assert_ptr_nonnull(expected);
+    npk_array *array = make_patched(expected, 5);
+    npk_region *region = NULL;
+    npk_error err = {.row = -1};
+    int before = map_count;
+    protection_fails = true;
+    ck_assert_int_eq(npk_array_map(array, 0, PATCHED_ROWS, NPK_MAP_READ, &region, &err), NPK_NO_MEMORY);
+    ck_assert_ptr_nonnull(strstr(err.message, "read-only"));
+    ck_assert_ptr_null(region);
+    ck_assert_int_eq(map_count, before + 2); /* of the log and of a file, for single rows */
+    ck_assert_int_eq(npk_array_map(array, 0, PATCHED_ROWS, NPK_MAP_COPY_ON_WRITE, &region, &err), NPK_OK);
+    npk_region_release(region);
+    protection_fails = false;
+    maps_fail = true;
+    ck_assert_int_eq(npk_array_map(array, 0, PATCHED_ROWS, NPK_MAP_READ, &region, &err), NPK_OK);
+    ck_assert_int_eq(npk_region_is_mapped(region), 0);
+    ck_assert_int_eq(memcmp(npk_region_address(region), expected, PATCHED_ROWS * 40), 0);
+    npk_region_release(region);
+    npk_array_release(array);
+    free(expected);
+}
+END_TEST
+
 START_TEST(load_memory_is_used_again)
 {
     uint64_t rows = 40000, blocks, size;
@@ -986,6 +1181,8 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, random_arrays_read_like_the_model, 0, (int)(sizeof shapes / sizeof shapes[0]));
+    tcase_add_loop_test(tests, random_arrays_read_the_same_where_nothing_can_be_mapped, 0,
+                        (int)(sizeof shapes / sizeof shapes[0]));
     tcase_add_test(tests, neighbours_in_one_file_are_one_piece);
     tcase_add_test(tests, a_fold_replaces_what_it_read_and_newer_sets_win);
     tcase_add_test(tests, a_live_row_without_a_place_is_damage);
@@ -997,6 +1194,9 @@ int main(void)
     tcase_add_test(tests, sets_far_behind_in_a_file_are_found);
     tcase_add_test(tests, a_transaction_reads_its_unfinished_file);
     tcase_add_test(tests, map_modes_are_what_they_say);
+    tcase_add_test(tests, a_few_rows_are_patched_into_the_map);
+    tcase_add_test(tests, many_rows_over_a_file_are_copied);
+    tcase_add_test(tests, a_map_that_fails_leaves_a_copy_or_an_error);
     tcase_add_test(tests, load_memory_is_used_again);
     tcase_add_test(tests, large_loads_are_shared_by_threads_and_whole);
     tcase_add_test(tests, every_failed_allocation_is_survived);
