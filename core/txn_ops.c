@@ -114,6 +114,30 @@ static npk_status find_array(npk_txn *txn, const char *name, uint64_t *id, npk_a
     return status;
 }
 
+npk_status npk_txn_describe(npk_txn *txn, const char *name, npk_array_spec *spec, uint64_t *row_count, npk_error *err)
+{
+    npk_savepoint start;
+    uint64_t id;
+    npk_status status = begin_op(txn, &start, err);
+    if (status != NPK_OK)
+        return status;
+    npk_array_record array;
+    status = find_array(txn, name, &id, &array, err);
+    if (status != NPK_OK) {
+        npk_error_set_array(err, name);
+        return status;
+    }
+    npk_array_record_release(&txn->described);
+    txn->described = array;
+    spec->descr = txn->described.descr;
+    spec->row_size = txn->described.row_size;
+    spec->ndim = txn->described.ndim;
+    spec->shape = txn->described.shape;
+    spec->zero_dim = txn->described.zero_dim;
+    *row_count = txn->described.row_count;
+    return NPK_OK;
+}
+
 static npk_status next_array_id(npk_txn *txn, uint64_t *id, npk_error *err)
 {
     npk_store_state state;
