@@ -174,14 +174,18 @@ static npk_status visit_set(void *context, const uint8_t *key, size_t key_size, 
 {
     struct set_search *search = context;
     npk_set set;
-    if (!npk_set_decode(key, key_size, value, value_size, &set))
+    if (!npk_set_decode_place(key, key_size, value, value_size, &set))
         return npk_catalog_fail(err, NPK_TABLE_ROWS);
     if (set.block > search->last_block) {
         *stop = true;
         return NPK_OK;
     }
+    /* A block may have hundreds of sets, and a change of it looks at each: most are decided by a slot or two, and only the slots of those that
+     * go are looked through. */
     if (set.lsn > search->lsn || !search->chosen(&set, search->context))
         return NPK_OK;
+    if (!npk_set_is_sorted(&set))
+        return npk_catalog_fail(err, NPK_TABLE_ROWS);
     if (search->count == search->capacity) {
         size_t capacity = search->capacity ? search->capacity * 2 : 8;
         npk_set *sets = npk_realloc(search->sets, capacity * sizeof *sets);
@@ -225,18 +229,31 @@ static bool any_set(const npk_set *set, const void *context)
     return true;
 }
 
+/* The slots of a new set, a bit each. */
+struct newer_set {
+    uint32_t count;
+    uint64_t bits[NPK_SET_BLOCK / 64];
+};
+
+static void fill_newer_set(struct newer_set *newer, const npk_set *set)
+{
+    memset(newer->bits, 0, sizeof newer->bits);
+    newer->count = set->count;
+    for (uint32_t i = 0; i < set->count; i++) {
+        uint16_t slot = npk_get_u16(set->slots + 2 * (size_t)i);
+        newer->bits[slot / 64] |= (uint64_t)1 << slot % 64;
+    }
+}
+
 /* Every slot of set is in the newer set. */
 static bool lies_in_set(const npk_set *set, const void *context)
 {
-    const npk_set *newer = context;
+    const struct newer_set *newer = context;
     if (set->count > newer->count)
         return false;
-    uint32_t at = 0;
     for (uint32_t i = 0; i < set->count; i++) {
         uint16_t slot = npk_get_u16(set->slots + 2 * (size_t)i);
-        while (at < newer->count && npk_get_u16(newer->slots + 2 * (size_t)at) < slot)
-            at++;
-        if (at == newer->count || npk_get_u16(newer->slots + 2 * (size_t)at) != slot)
+        if (!(newer->bits[slot / 64] >> slot % 64 & 1))
             return false;
     }
     return true;
@@ -331,7 +348,10 @@ npk_status npk_row_index_put_set(npk_row_change *change, const npk_set *set, boo
 {
     if (set->count == 0)
         return NPK_OK;
-    npk_status status = remove_sets(change, set->block, set->block, set->lsn, fold ? any_set : lies_in_set, set, err);
+    struct newer_set newer;
+    if (!fold)
+        fill_newer_set(&newer, set);
+    npk_status status = remove_sets(change, set->block, set->block, set->lsn, fold ? any_set : lies_in_set, &newer, err);
     if (status != NPK_OK)
         return status;
     uint8_t key[NPK_KEY_MAX];
