@@ -15,13 +15,15 @@ typedef struct npk_row_change {
     npk_kv *kv;
     uint64_t array;
     uint64_t lsn;
+    uint64_t row_size; /* bytes */
     int64_t pending_delta;
 } npk_row_change;
 
 /* Put a run: it wins over older runs and loses to newer ones, slot by slot. fold: only where a run is already (slots that were
  * dropped meanwhile stay gone). Packed sets it makes pointless go. */
 npk_status npk_row_index_put_run(npk_row_change *change, const npk_run *run, bool fold, npk_error *err);
-/* Put a packed set. Older sets whose slots it all holds go; with fold, all sets of the block up to its LSN. */
+/* Put a packed set. Older sets whose slots it all holds go (a large one looks back a bounded way only); with fold, all sets of the block up to
+ * its LSN. */
 npk_status npk_row_index_put_set(npk_row_change *change, const npk_set *set, bool fold, npk_error *err);
 /* Slots first_slot .. + count become the last rows. */
 npk_status npk_row_index_map_append(npk_row_change *change, uint64_t row_count, uint64_t first_slot, uint64_t count,
