@@ -149,10 +149,8 @@ npk_status npk_source_begin(const npk_source *source, npk_source_view *view, npk
         (void)pthread_mutex_lock(&view->snapshot->mutex);
         view->kv = source->snapshot->kv;
     }
-    npk_status status = npk_kv_begin_read(view->kv, err);
-    if (status != NPK_OK && view->snapshot)
-        (void)pthread_mutex_unlock(&view->snapshot->mutex);
-    return status;
+    npk_kv_begin_read(view->kv);
+    return NPK_OK;
 }
 
 void npk_source_end(npk_source_view *view)
