@@ -52,7 +52,7 @@ static npk_status open_target(npk_kv *kv, const npk_record *record, uint64_t id,
         return status;
     if (!found)
         return fail_misfit(err, record, "it names an array that does not exist");
-    npk_row_change change = {kv, id, record->place.lsn, 0};
+    npk_row_change change = {kv, id, record->place.lsn, target->array.row_size, 0};
     target->change = change;
     return NPK_OK;
 }

@@ -326,7 +326,7 @@ bool npk_run_decode(const uint8_t *key, size_t key_size, const uint8_t *value, s
            is_range(run->first_slot, run->count) && is_range(run->place.row, run->count);
 }
 
-bool npk_set_decode(const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size, npk_set *set)
+bool npk_set_decode_place(const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size, npk_set *set)
 {
     if (key_size != 25 || key[8] != ROWS_SET)
         return false;
@@ -340,10 +340,20 @@ bool npk_set_decode(const uint8_t *key, size_t key_size, const uint8_t *value, s
         return false;
     set->count = (uint32_t)(slots_size / 2);
     set->slots = npk_cursor_take(&cursor, slots_size);
+    return is_range(set->place.row, set->count);
+}
+
+bool npk_set_is_sorted(const npk_set *set)
+{
     for (uint32_t i = 1; i < set->count; i++)
         if (npk_get_u16(set->slots + 2 * (size_t)i) <= npk_get_u16(set->slots + 2 * (size_t)(i - 1)))
             return false;
-    return is_range(set->place.row, set->count);
+    return true;
+}
+
+bool npk_set_decode(const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size, npk_set *set)
+{
+    return npk_set_decode_place(key, key_size, value, value_size, set) && npk_set_is_sorted(set);
 }
 
 /* ---- segments and column files ------------------------------------------------------------------------------------ */

@@ -96,6 +96,9 @@ size_t npk_key_attr(uint8_t *key, uint64_t array, const char *name, size_t name_
 
 bool npk_map_run_decode(const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size, npk_map_run *run);
 bool npk_run_decode(const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size, npk_run *run);
+/* npk_set_decode without looking at the slots themselves: that they are sorted is left to npk_set_is_sorted. */
+bool npk_set_decode_place(const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size, npk_set *set);
+bool npk_set_is_sorted(const npk_set *set);
 bool npk_set_decode(const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size, npk_set *set);
 
 typedef struct npk_container {

@@ -174,14 +174,18 @@ static npk_status visit_set(void *context, const uint8_t *key, size_t key_size, 
 {
     struct set_search *search = context;
     npk_set set;
-    if (!npk_set_decode(key, key_size, value, value_size, &set))
+    if (!npk_set_decode_place(key, key_size, value, value_size, &set))
         return npk_catalog_fail(err, NPK_TABLE_ROWS);
     if (set.block > search->last_block) {
         *stop = true;
         return NPK_OK;
     }
+    /* A block may have hundreds of sets, and a change of it looks at each: most are decided by a slot or two, and only the slots of those that
+     * go are looked through. */
     if (set.lsn > search->lsn || !search->chosen(&set, search->context))
         return NPK_OK;
+    if (!npk_set_is_sorted(&set))
+        return npk_catalog_fail(err, NPK_TABLE_ROWS);
     if (search->count == search->capacity) {
         size_t capacity = search->capacity ? search->capacity * 2 : 8;
         npk_set *sets = npk_realloc(search->sets, capacity * sizeof *sets);
@@ -195,15 +199,15 @@ static npk_status visit_set(void *context, const uint8_t *key, size_t key_size, 
     return NPK_OK;
 }
 
-/* Remove the chosen sets of blocks first .. last with LSNs up to lsn. */
-static npk_status remove_sets(npk_row_change *change, uint64_t first_block, uint64_t last_block, uint64_t lsn,
+/* Remove the chosen sets of blocks first .. last with LSNs up to lsn; those of the first block below first_lsn are passed over. */
+static npk_status remove_sets(npk_row_change *change, uint64_t first_block, uint64_t first_lsn, uint64_t last_block, uint64_t lsn,
                               bool (*chosen)(const npk_set *set, const void *context), const void *context,
                               npk_error *err)
 {
     struct set_search search = {NULL, 0, 0, last_block, lsn, chosen, context};
     uint8_t prefix[NPK_KEY_MAX], from[NPK_KEY_MAX];
     size_t prefix_size = npk_key_rows_prefix(prefix, change->array, 1);
-    size_t from_size = npk_key_set(from, change->array, first_block, 0);
+    size_t from_size = npk_key_set(from, change->array, first_block, first_lsn);
     npk_status status =
         npk_kv_scan(change->kv, NPK_TABLE_ROWS, prefix, prefix_size, from, from_size, visit_set, &search, err);
     for (size_t i = 0; i < search.count && status == NPK_OK; i++)
@@ -225,18 +229,31 @@ static bool any_set(const npk_set *set, const void *context)
     return true;
 }
 
+/* The slots of a new set, a bit each. */
+struct newer_set {
+    uint32_t count;
+    uint64_t bits[NPK_SET_BLOCK / 64];
+};
+
+static void fill_newer_set(struct newer_set *newer, const npk_set *set)
+{
+    memset(newer->bits, 0, sizeof newer->bits);
+    newer->count = set->count;
+    for (uint32_t i = 0; i < set->count; i++) {
+        uint16_t slot = npk_get_u16(set->slots + 2 * (size_t)i);
+        newer->bits[slot / 64] |= (uint64_t)1 << slot % 64;
+    }
+}
+
 /* Every slot of set is in the newer set. */
 static bool lies_in_set(const npk_set *set, const void *context)
 {
-    const npk_set *newer = context;
+    const struct newer_set *newer = context;
     if (set->count > newer->count)
         return false;
-    uint32_t at = 0;
     for (uint32_t i = 0; i < set->count; i++) {
         uint16_t slot = npk_get_u16(set->slots + 2 * (size_t)i);
-        while (at < newer->count && npk_get_u16(newer->slots + 2 * (size_t)at) < slot)
-            at++;
-        if (at == newer->count || npk_get_u16(newer->slots + 2 * (size_t)at) != slot)
+        if (!(newer->bits[slot / 64] >> slot % 64 & 1))
             return false;
     }
     return true;
@@ -265,7 +282,7 @@ static npk_status remove_superseded(npk_row_change *change, uint64_t first_block
     npk_status status =
         find_overlaps(change, first_block * NPK_SET_BLOCK, (last_block + 1) * NPK_SET_BLOCK, &runs, err);
     if (status == NPK_OK)
-        status = remove_sets(change, first_block, last_block, lsn, is_superseded, &runs, err);
+        status = remove_sets(change, first_block, 0, last_block, lsn, is_superseded, &runs, err);
     npk_free(runs.runs);
     return status;
 }
@@ -321,10 +338,25 @@ npk_status npk_row_index_put_run(npk_row_change *change, const npk_run *run, boo
     if (status == NPK_OK && fold)
         status = remove_superseded(change, first_block, last_block, run->lsn, err);
     else if (status == NPK_OK)
-        status = remove_sets(change, first_block, last_block, run->lsn, lies_in_run, run, err);
+        status = remove_sets(change, first_block, 0, last_block, run->lsn, lies_in_run, run, err);
     npk_free(old.runs);
     npk_free(fresh.runs);
     return status;
+}
+
+/* From which LSN on older sets are compared with a new one. Few rows are compared with all of them: they may be the same few again and again,
+ * and would not be folded before millions had come. Many rows go back as far in the log as some hundred changes of their size,
+ * so that their cost does not grow with what is pending; what stays behind is folded by its bytes. (10,000 scattered rows at a time, 700
+ * sets in each block: 0.35 ms instead of 1.4.) Part of what the log means: the same on every replay. */
+#define COMPARED_WITH_ALL 64u
+#define COMPARED_SIZE 256u
+
+static uint64_t compared_from(const npk_row_change *change, const npk_set *set)
+{
+    uint64_t distance;
+    if (set->count <= COMPARED_WITH_ALL || npk_mul_overflow(change->row_size, (uint64_t)set->count * COMPARED_SIZE, &distance))
+        return 0;
+    return set->lsn > distance ? set->lsn - distance : 0;
 }
 
 npk_status npk_row_index_put_new_run(npk_row_change *change, const npk_run *run, npk_error *err)
@@ -336,7 +368,11 @@ npk_status npk_row_index_put_set(npk_row_change *change, const npk_set *set, boo
 {
     if (set->count == 0)
         return NPK_OK;
-    npk_status status = remove_sets(change, set->block, set->block, set->lsn, fold ? any_set : lies_in_set, set, err);
+    struct newer_set newer;
+    if (!fold)
+        fill_newer_set(&newer, set);
+    npk_status status = remove_sets(change, set->block, fold ? 0 : compared_from(change, set), set->block, set->lsn,
+                                    fold ? any_set : lies_in_set, &newer, err);
     if (status != NPK_OK)
         return status;
     uint8_t key[NPK_KEY_MAX];
@@ -499,7 +535,7 @@ static npk_status remove_dead(npk_row_change *change, const struct map_list *map
     }
     npk_free(runs.runs);
     if (status == NPK_OK)
-        status = remove_sets(change, first / NPK_SET_BLOCK, (end - 1) / NPK_SET_BLOCK, UINT64_MAX, is_dead_set, map, err);
+        status = remove_sets(change, first / NPK_SET_BLOCK, 0, (end - 1) / NPK_SET_BLOCK, UINT64_MAX, is_dead_set, map, err);
     return status;
 }
 
@@ -702,7 +738,7 @@ npk_status npk_row_index_check(npk_kv *kv, uint64_t array, uint64_t row_count, u
 {
     struct map_list map = {0};
     struct run_list runs = {0};
-    npk_row_change change = {kv, array, 0, 0};
+    npk_row_change change = {kv, array, 0, row_size, 0};
     npk_status status = npk_row_index_load_map(kv, array, &map.runs, &map.count, err);
     if (status == NPK_OK)
         status = find_overlaps(&change, 0, UINT64_MAX, &runs, err);

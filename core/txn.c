@@ -105,6 +105,7 @@ static void finish(npk_txn *txn, bool clean)
         __atomic_fetch_sub(&txn->store->open_transaction_count, 1, __ATOMIC_SEQ_CST);
     npk_buffer_release(&txn->meta);
     npk_buffer_release(&txn->rows);
+    npk_array_record_release(&txn->described);
     npk_free(txn->savepoints);
     npk_free(txn);
 }

@@ -36,6 +36,7 @@ struct npk_txn {
     npk_bulk *bulks;
     npk_buffer meta;        /* scratch: the meta of the record being logged */
     npk_buffer rows;        /* scratch: gathered row bytes */
+    npk_array_record described; /* what npk_txn_describe gave out */
 };
 
 npk_status npk_txn_begin_core(npk_core *core, const npk_wait *wait, npk_txn **txn, npk_error *err);

@@ -217,6 +217,11 @@ typedef struct npk_array_spec {
     int zero_dim;
 } npk_array_spec;
 
+/* What a change must know of an array, as the transaction sees it. Unlike npk_array_open it does not look at the places of rows, so that
+ * its cost does not grow with what is pending. What spec points to is the transaction's, until its next npk_txn_describe or its
+ * end. NOT_FOUND. */
+NPK_API npk_status npk_txn_describe(npk_txn *txn, const char *name, npk_array_spec *spec, uint64_t *row_count,
+                                    npk_error *err);
 /* Create the array with row_count rows from data (row_count * row_size bytes, C order), or replace the array of that
  * name whole; its attributes stay. */
 NPK_API npk_status npk_txn_save(npk_txn *txn, const char *name, const npk_array_spec *spec, uint64_t row_count,

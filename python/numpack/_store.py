@@ -169,7 +169,7 @@ class NumPack(StoreHandle):
             steps = []
             for name, value in items:
                 try:
-                    array = txn.array_open(name)
+                    descr, shape, row_size = txn.describe(name)
                 except NotFoundError:
                     if not create:
                         raise
@@ -179,16 +179,15 @@ class NumPack(StoreHandle):
                                          array=name) from None
                     steps.append((txn.save, item))
                     continue
-                shape = array.shape
                 if not shape:
                     raise ShapeError(f"array {name!r}: a 0-d array has no rows to append to", array=name)
-                rows = convert(value, decode(array.descr, name), name, casting)
+                rows = convert(value, decode(descr, name), name, casting)
                 if rows.ndim != len(shape) or rows.shape[1:] != shape[1:]:
                     hint = "; rows are given with their axis: use x[None]" if rows.shape == shape[1:] else ""
                     raise ShapeError(f"array {name!r}: rows of shape {rows.shape} do not fit behind an array of shape "
                                      f"{shape}{hint}", array=name)
                 if rows.shape[0]:
-                    steps.append((txn.append, (name, array.row_size, rows.shape[0], rows)))
+                    steps.append((txn.append, (name, row_size, rows.shape[0], rows)))
             for step, arguments in steps:
                 step(*arguments)
 
@@ -224,20 +223,19 @@ class NumPack(StoreHandle):
         def apply(txn):
             steps = []
             for name, value in items:
-                array = txn.array_open(name)
-                shape = array.shape
+                descr, shape, row_size = txn.describe(name)
                 if not shape:
                     raise ShapeError(f"array {name!r}: a 0-d array has no rows to replace; use save", array=name)
                 first, count, numbers = resolve(indexes, shape[0], name)
                 if numbers is not None:
                     count = numbers.shape[0]
-                rows = _fit_rows(convert(value, decode(array.descr, name), name, casting), count, shape, name)
+                rows = _fit_rows(convert(value, decode(descr, name), name, casting), count, shape, name)
                 if count == 0:
                     continue
                 if numbers is None:
-                    steps.append((txn.replace_run, (name, array.row_size, first, count, rows)))
+                    steps.append((txn.replace_run, (name, row_size, first, count, rows)))
                 else:
-                    steps.append((txn.replace, (name, array.row_size, numbers, rows)))
+                    steps.append((txn.replace, (name, row_size, numbers, rows)))
             for step, arguments in steps:
                 step(*arguments)
 
@@ -271,15 +269,15 @@ class NumPack(StoreHandle):
             steps = []
             for name in names:
                 try:
-                    array = txn.array_open(name)
+                    _, shape, _ = txn.describe(name)
                 except NotFoundError:
                     continue
                 if indexes is None:
                     steps.append((txn.drop_array, (name,)))
                     continue
-                if not array.shape:
+                if not shape:
                     raise ShapeError(f"array {name!r}: a 0-d array has no rows to drop", array=name)
-                first, count, rows = resolve(indexes, array.row_count, name, ignore_outside=True)
+                first, count, rows = resolve(indexes, shape[0], name, ignore_outside=True)
                 if rows is None:
                     rows = np.arange(first, first + count, dtype=np.int64)
                 if rows.shape[0]:
@@ -325,7 +323,7 @@ class NumPack(StoreHandle):
 
         def apply(txn):
             if old == new:
-                txn.array_open(old)
+                txn.describe(old)
                 raise ExistsError(f"array {new!r}: the name is taken", array=new)
             txn.rename(old, new)
 

@@ -11,12 +11,12 @@ typedef struct array_object {
     PyObject *descr;            /* str */
 } array_object;
 
-static PyObject *shape_tuple(const npk_array_info *info)
+PyObject *shape_tuple(int zero_dim, uint64_t row_count, uint32_t tail_ndim, const uint64_t *tail)
 {
-    Py_ssize_t ndim = info->zero_dim ? 0 : (Py_ssize_t)info->ndim + 1;
+    Py_ssize_t ndim = zero_dim ? 0 : (Py_ssize_t)tail_ndim + 1;
     PyObject *shape = PyTuple_New(ndim);
     for (Py_ssize_t i = 0; shape != NULL && i < ndim; i++) {
-        PyObject *size = PyLong_FromUnsignedLongLong(i == 0 ? info->row_count : info->shape[i - 1]);
+        PyObject *size = PyLong_FromUnsignedLongLong(i == 0 ? row_count : tail[i - 1]);
         if (size == NULL || PyTuple_SetItem(shape, i, size) < 0)
             Py_CLEAR(shape);
     }
@@ -32,7 +32,7 @@ PyObject *array_object_new(module_state *state, npk_array *array)
     }
     self->array = array;
     self->info = npk_array_describe(array);
-    self->shape = shape_tuple(self->info);
+    self->shape = shape_tuple(self->info->zero_dim, self->info->row_count, self->info->ndim, self->info->shape);
     self->descr = PyUnicode_DecodeUTF8(self->info->descr, (Py_ssize_t)strlen(self->info->descr), "strict");
     if (self->shape == NULL || self->descr == NULL)
         Py_CLEAR(self);

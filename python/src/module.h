@@ -68,6 +68,7 @@ PyTypeObject *block_type_create(PyObject *module);
 PyObject *txn_object_new(module_state *state, PyObject *store, npk_txn *txn);
 PyObject *snapshot_object_new(module_state *state, npk_snapshot *snapshot);
 PyObject *array_object_new(module_state *state, npk_array *array);
+PyObject *shape_tuple(int zero_dim, uint64_t row_count, uint32_t tail_ndim, const uint64_t *tail);
 PyObject *region_object_new(module_state *state, npk_region *region, int read_only);
 
 /* store_type.c: the module function open_store(...). */

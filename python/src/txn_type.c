@@ -332,6 +332,27 @@ static PyObject *txn_delete_attr(PyObject *object, PyObject *args)
     return call_end(&call, npk_txn_delete_attr(txn, array, key, &call.err));
 }
 
+/* (descr, shape, row size): the shape with the row axis, () for a 0-d array. */
+static PyObject *txn_describe(PyObject *object, PyObject *name)
+{
+    const char *text = PyUnicode_AsUTF8AndSize(name, NULL);
+    txn_call call;
+    npk_txn *txn;
+    if (text == NULL || (txn = call_begin(&call, object)) == NULL)
+        return NULL;
+    npk_array_spec spec = {0};
+    uint64_t row_count = 0;
+    npk_status status = npk_txn_describe(txn, text, &spec, &row_count, &call.err);
+    core_leave(call.outer);
+    PyObject *result = NULL, *shape = NULL; /* busy until the borrowed bytes are copied */
+    if (status != NPK_OK)
+        raise_core_error(state_of(object), status, &call.err);
+    else if ((shape = shape_tuple(spec.zero_dim, row_count, spec.ndim, spec.shape)) != NULL)
+        result = Py_BuildValue("(sNK)", spec.descr, shape, (unsigned long long)spec.row_size);
+    call.self->busy = 0;
+    return result;
+}
+
 static PyObject *txn_array_open(PyObject *object, PyObject *name)
 {
     txn_object *self = (txn_object *)object;
@@ -400,6 +421,8 @@ static PyMethodDef txn_methods[] = {
     {"reset", txn_reset, METH_NOARGS, "reset($self, /)\n--\n\nRemove every array and attribute."},
     {"set_attr", txn_set_attr, METH_VARARGS, "set_attr($self, array, key, value, /)\n--\n\nSet an attribute to bytes."},
     {"delete_attr", txn_delete_attr, METH_VARARGS, "delete_attr($self, array, key, /)\n--\n\nRemove an attribute."},
+    {"describe", txn_describe, METH_O,
+     "describe($self, name, /)\n--\n\n(descr, shape, row_size) of an array, without looking for its rows."},
     {"array_open", txn_array_open, METH_O,
      "array_open($self, name, /)\n--\n\nThe array with this transaction's changes."},
     {"list_arrays", txn_list_arrays, METH_NOARGS, "list_arrays($self, /)\n--\n\nNames in byte order."},

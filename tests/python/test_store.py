@@ -1280,3 +1280,28 @@ def test_another_process_sees_commits_at_once(npk, path):
             assert child.stdout.readline().strip() == str(list(range(value + 1)))
     finally:
         child.communicate()
+
+
+def test_replaced_rows_are_what_numpy_assigns_one_by_one(tmp_path):
+    rng = np.random.default_rng(7)
+    rows = rng.random((150_000, 3))
+    with numpack.NumPack(tmp_path / "s", sync="never") as npk:
+        npk.save({"a": rows})
+        for step in range(30):
+            if step % 10 == 5:
+                gone = rng.integers(rows.shape[0], size=5)
+                npk.drop("a", gone)
+                rows = np.delete(rows, gone, axis=0)
+            count = rows.shape[0]
+            index = rng.integers(-count, count, size=rng.integers(1, 3000))
+            if step % 3 == 0:
+                index = np.concatenate([index, index[::-2] % count, np.arange(65_500, 65_600)])  # both signs of one row, a block's border
+            if step % 4 == 0:
+                index = np.sort(index)
+            values = rng.random((index.shape[0], 3))
+            npk.replace({"a": values}, index if step % 2 else index.tolist())
+            for at, row in enumerate(index):
+                rows[row] = values[at]
+        np.testing.assert_array_equal(npk.load("a"), rows)
+    with numpack.NumPack(tmp_path / "s") as npk:
+        np.testing.assert_array_equal(npk.load("a"), rows)
