@@ -46,7 +46,7 @@ npk_status npk_format_read(const npk_io *io, npk_file *root, uint8_t uuid[16], u
     if (done < FORMAT_SIZE)
         return npk_fail(err, NPK_CORRUPT, "file \"%s\" is too short: %zu bytes", NPK_FILE_FORMAT, done);
     /* Before the version: a flipped bit in the version is damage, not a newer program's work. */
-    if (npk_get_u64(bytes + FORMAT_AT_CHECKSUM) != npk_checksum(bytes, FORMAT_AT_CHECKSUM))
+    if (!npk_checksum_matches(bytes, FORMAT_AT_CHECKSUM, npk_get_u64(bytes + FORMAT_AT_CHECKSUM)))
         return npk_fail(err, NPK_CORRUPT, "file \"%s\": checksum mismatch", NPK_FILE_FORMAT);
     uint32_t version = npk_get_u32(bytes + FORMAT_AT_VERSION);
     if (version > FORMAT_VERSION)
