@@ -275,7 +275,7 @@ static int lowest(const trial *t)
         return store->newest;
     if (t->c->file != store->last_segment)
         return store->newest;
-    return t->range.whole ? store->proven : store->newest - 1;
+    return t->range.whole || !store->is_synced ? store->proven : store->newest - 1;
 }
 
 static bool refused_well(trial *t, npk_status status, const npk_error *err, uint64_t hash)

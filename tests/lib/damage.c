@@ -92,7 +92,7 @@ static uint8_t *read_file(memory_io *memory, const char *path, uint64_t *size)
 static void commit(maker *m, npk_txn *txn, const model *now)
 {
     npk_position position;
-    must(m, npk_txn_commit(txn, NPK_SYNC_COMMIT, &position, &m->err), "commit");
+    must(m, npk_txn_commit(txn, m->to->is_synced ? NPK_SYNC_COMMIT : NPK_SYNC_NEVER, &position, &m->err), "commit");
     damage_store *to = m->to;
     ck_assert_int_lt(++to->newest, DAMAGE_HISTORY);
     model_copy(&to->history[to->newest], now);
@@ -315,10 +315,12 @@ static void describe_end(damage_store *to)
     to->tail_offset = 4096 + (to->ends[to->newest - 1] - first_lsn);
 }
 
-static void make_store(damage_store *to, const char *name, void (*run)(maker *m), bool has_index, uint64_t seed, const char *real_path)
+static void make_store(damage_store *to, const char *name, void (*run)(maker *m), bool is_synced, bool has_index, uint64_t seed,
+                       const char *real_path)
 {
     memset(to, 0, sizeof *to);
     to->name = name;
+    to->is_synced = is_synced;
     to->has_index = has_index;
     for (int j = 0; j < DAMAGE_HISTORY; j++)
         model_init(&to->history[j]);
@@ -363,10 +365,11 @@ static void make_store(damage_store *to, const char *name, void (*run)(maker *m)
 
 void damage_make(damage_store stores[DAMAGE_STORE_COUNT], const char *real_path)
 {
-    make_store(&stores[0], "closed", make_closed, false, 1, real_path);
-    make_store(&stores[1], "killed", make_killed, false, 2, real_path);
-    make_store(&stores[2], "log-only", make_log_only, false, 3, real_path);
-    make_store(&stores[3], "with-index", make_killed, true, 4, real_path);
+    make_store(&stores[0], "closed", make_closed, true, false, 1, real_path);
+    make_store(&stores[1], "killed", make_killed, true, false, 2, real_path);
+    make_store(&stores[2], "log-only", make_log_only, true, false, 3, real_path);
+    make_store(&stores[3], "with-index", make_killed, true, true, 4, real_path);
+    make_store(&stores[4], "never", make_log_only, false, false, 5, real_path);
 }
 
 void damage_release(damage_store stores[DAMAGE_STORE_COUNT])

@@ -34,6 +34,7 @@ typedef struct damage_store {
     size_t file_count;
     size_t last_segment;     /* index into files */
     uint64_t tail_offset;    /* in the last segment: the last transaction's records begin here */
+    bool is_synced;          /* level commit: each transaction's records say that the one before is durable */
     bool has_index;          /* the files below "index/" are put on the disk as well */
 } damage_store;
 
@@ -68,7 +69,7 @@ typedef struct damage_range {
     bool whole;
 } damage_range;
 
-enum { DAMAGE_STORE_COUNT = 4 };
+enum { DAMAGE_STORE_COUNT = 5 };
 
 /* Make all stores; real_path: an existing directory for real indexes, which are removed again. Ends the test when something is wrong. */
 void damage_make(damage_store stores[DAMAGE_STORE_COUNT], const char *real_path);
