@@ -134,8 +134,6 @@ npk_status npk_wal_cut(npk_wal *wal, const npk_wal_scan *scan, npk_wal_end *end,
 
 /* Is anything behind end: a non-zero byte where the next record's header would be, or a later segment? Cheap: asked by each new writer. */
 npk_status npk_wal_has_tail(npk_wal *wal, const npk_wal_end *end, bool *has_tail, npk_error *err);
-/* Is there a file of segment seq? Asks for the name alone. */
-npk_status npk_wal_has_segment(npk_wal *wal, uint64_t seq, bool *is_there, npk_error *err);
 
 /* Check every record of every segment that is there, from the oldest on, up to until_lsn (0: as far as records go; a torn tail is no finding
  * then). Each finding names a byte range of a segment. Segments that are not there are no finding: a reclaim may have been interrupted, and
