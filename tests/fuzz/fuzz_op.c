@@ -34,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
     npk_error err = {0};
     npk_kv *kv = NULL;
     npk_wal_end start = {.lsn = NPK_WAL_FIRST_LSN, .epoch = 1, .seq = 1, .first_lsn = NPK_WAL_FIRST_LSN, .segment_size = 65536};
-    FUZZ_CHECK(npk_kv_open(NULL, &kv, &err) == NPK_OK && npk_apply_end(kv, &start, &err) == NPK_OK);
+    FUZZ_CHECK(npk_kv_open(NULL, &kv, &err) == NPK_OK && npk_apply_end(kv, &start, NULL, &err) == NPK_OK);
     uint64_t lsn = NPK_WAL_FIRST_LSN;
     npk_status status = NPK_OK;
     for (int count = 0; size >= 5 && status == NPK_OK && count < 64; count++) {

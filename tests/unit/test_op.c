@@ -109,7 +109,7 @@ START_TEST(test_links_to_places_that_cannot_be_are_refused)
     npk_error err = {0};
     npk_kv *kv = NULL;
     npk_wal_end start = {.lsn = NPK_WAL_FIRST_LSN};
-    ck_assert(npk_kv_open(NULL, &kv, &err) == NPK_OK && npk_apply_end(kv, &start, &err) == NPK_OK);
+    ck_assert(npk_kv_open(NULL, &kv, &err) == NPK_OK && npk_apply_end(kv, &start, NULL, &err) == NPK_OK);
     npk_op op = {.type = NPK_OP_CREATE, .array = 1, .name = "a", .name_size = 1, .descr = "|u1", .descr_size = 3, .row_size = 8};
     ck_assert_int_eq(apply_op(kv, &op, &err), NPK_OK);
     op = (npk_op){.type = NPK_OP_FILE, .other = 5, .file_size = 4096 + 800, .count = 100, .row_size = 8, .data_offset = 4096};
