@@ -97,7 +97,8 @@ static npk_status apply_op(npk_kv *kv, const npk_op *op, npk_error *err)
     npk_buffer meta;
     npk_buffer_init(&meta);
     npk_op_encode(op, &meta);
-    npk_record record = {.type = op->type, .place = {.lsn = lsn += 64, .seq = 1, .offset = lsn}, .meta = meta.data, .meta_size = meta.size};
+    lsn += 64;
+    npk_record record = {.type = op->type, .place = {.lsn = lsn, .seq = 1, .offset = lsn}, .meta = meta.data, .meta_size = meta.size};
     npk_status status = npk_apply(kv, &record, err);
     npk_buffer_release(&meta);
     return status;
