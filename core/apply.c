@@ -298,6 +298,22 @@ static npk_status append_slots(struct target *target, const npk_record *record, 
     return status;
 }
 
+/* Are there places for the rows at all: in the file that is named, and in the block of a set, in order? */
+static const char *misfit_of_places(const npk_op *op, bool linked, bool is_set)
+{
+    uint64_t end;
+    if (linked && npk_add_overflow(op->file_row, is_set ? op->list_count : op->count, &end))
+        return "its rows are in no file";
+    if (!is_set)
+        return NULL;
+    if (op->list_count > NPK_SET_BLOCK)
+        return "a set has more slots than its block";
+    for (uint32_t i = 1; i < op->list_count; i++)
+        if (npk_get_u16(op->list + 2 * (size_t)i) <= npk_get_u16(op->list + 2 * (size_t)(i - 1)))
+            return "the slots of a set are not in order";
+    return NULL;
+}
+
 static npk_status apply_rows(npk_kv *kv, const npk_record *record, const npk_op *op, npk_error *err)
 {
     struct target target;
@@ -311,7 +327,10 @@ static npk_status apply_rows(npk_kv *kv, const npk_record *record, const npk_op 
     uint64_t count = is_set ? op->list_count : op->count;
     npk_place place = linked ? place_in_file(op->other, op->file_row) : place_of(record);
     uint64_t need;
-    if (!linked && (npk_mul_overflow(count, target.array.row_size, &need) || need != record->raw_data_size))
+    const char *misfit = misfit_of_places(op, linked, is_set);
+    if (misfit)
+        status = fail_misfit(err, record, misfit);
+    else if (!linked && (npk_mul_overflow(count, target.array.row_size, &need) || need != record->raw_data_size))
         status = fail_misfit(err, record, "its data is not as long as its rows");
     else if (is_append)
         status = append_slots(&target, record, op, err);

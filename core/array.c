@@ -224,9 +224,8 @@ static npk_status check_rows(build *b, const npk_place *place, uint32_t source, 
     if (fits)
         sources[source].end_row = npk_max_u64(sources[source].end_row, end);
     return fits ? NPK_OK
-                : npk_fail(err, NPK_CORRUPT, "rows of array \"%s\" would lie behind the end of %s %llx",
-                           b->array->record.name, place->kind == NPK_PLACE_COLUMN ? "column file" : "log segment",
-                           (unsigned long long)place->container);
+                : npk_fail(err, NPK_CORRUPT, "they would lie behind the end of %s %llx",
+                           place->kind == NPK_PLACE_COLUMN ? "column file" : "log segment", (unsigned long long)place->container);
 }
 
 /* ---- pieces ---------------------------------------------------------------------------------------------------------- */
@@ -238,6 +237,17 @@ static npk_status no_place(const build *b, uint64_t row, npk_error *err)
     if (err)
         err->row = (int64_t)row;
     return status;
+}
+
+/* Where rows first .. + count would lie cannot be opened or cannot be. */
+static npk_status name_rows(const build *b, npk_status status, uint64_t first, uint64_t count, npk_error *err)
+{
+    if (err)
+        err->row = (int64_t)first;
+    if (count == 1)
+        return npk_context(err, status, "row %llu of array \"%s\"", (unsigned long long)first, b->array->record.name);
+    return npk_context(err, status, "rows %llu .. %llu of array \"%s\"", (unsigned long long)first, (unsigned long long)(first + count),
+                       b->array->record.name);
 }
 
 /* Walk map runs and runs side by side. */
@@ -269,7 +279,7 @@ static npk_status make_pieces(build *b, npk_error *err)
             if (status == NPK_OK)
                 status = check_rows(b, &runs[r].place, piece.source, piece.source_row, piece.count, err);
             if (status != NPK_OK)
-                return status;
+                return name_rows(b, status, piece.first_row, piece.count, err);
             npk_buffer_put(&b->pieces, &piece, sizeof piece);
             if (b->pieces.failed)
                 return no_memory(b, err);
@@ -331,7 +341,7 @@ static npk_status add_overlay_row(build *b, overlay_walk *walk, uint64_t slot, c
     if (status == NPK_OK)
         status = check_rows(b, &set->place, over.source, source_row, 1, err);
     if (status != NPK_OK)
-        return status;
+        return name_rows(b, status, over.row, 1, err);
     npk_buffer_put(&b->overlay, &over, sizeof over);
     return b->overlay.failed ? no_memory(b, err) : NPK_OK;
 }

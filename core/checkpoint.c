@@ -153,7 +153,7 @@ static npk_status read_header(struct load *load, const uint8_t uuid[16], uint64_
     if (status != NPK_OK)
         return status;
     if (memcmp(header + AT_MAGIC, MAGIC, 8) != 0 ||
-        npk_get_u64(header + AT_CHECKSUM) != npk_checksum(header, AT_CHECKSUM))
+        !npk_checksum_matches(header, AT_CHECKSUM, npk_get_u64(header + AT_CHECKSUM)))
         return fail_damaged(load, 0, "checksum mismatch", err);
     if (npk_get_u32(header + AT_VERSION) != FORMAT_VERSION)
         return npk_fail(err, NPK_FORMAT, "checkpoint \"%s\" has format version %u, this is version %u", load->name,
@@ -218,7 +218,7 @@ static npk_status walk_chunks(struct load *load, npk_kv *kv, npk_status (*flush)
         status = npk_io_read_full(load->io, load->file, offset + sizeof header, load->chunk, size, NULL, load->name, err);
         if (status != NPK_OK)
             return status;
-        if (npk_checksum(load->chunk, size) != npk_get_u64(header + CHUNK_CHECKSUM))
+        if (!npk_checksum_matches(load->chunk, size, npk_get_u64(header + CHUNK_CHECKSUM)))
             return fail_damaged(load, offset, "checksum mismatch", err);
         if (kv) {
             status = put_entries(load, offset, size, entries, kv, err);

@@ -814,7 +814,7 @@ npk_status npk_column_check(npk_column *column, const uint64_t *sums, uint64_t s
             break;
         for (size_t at = 0; at < size && !stopped; at += NPK_SUM_BLOCK) {
             size_t part = size - at < NPK_SUM_BLOCK ? size - at : NPK_SUM_BLOCK;
-            if (npk_checksum(buffer + at, part) == sums[(offset + at) / NPK_SUM_BLOCK])
+            if (npk_checksum_matches(buffer + at, part, sums[(offset + at) / NPK_SUM_BLOCK]))
                 continue;
             if (bad_count++ == 0)
                 first_bad = offset + at;

@@ -41,13 +41,19 @@ npk_status npk_format_read(const npk_io *io, npk_file *root, uint8_t uuid[16], u
     io->close(io, file);
     if (status != NPK_OK)
         return status;
-    if (done < FORMAT_SIZE || memcmp(bytes, FORMAT_MAGIC, 8) != 0)
+    if (done < 8 || memcmp(bytes, FORMAT_MAGIC, 8) != 0)
         return npk_fail(err, NPK_FORMAT, "file \"%s\" is not that of a store", NPK_FILE_FORMAT);
-    if (npk_get_u32(bytes + FORMAT_AT_VERSION) > FORMAT_VERSION)
-        return npk_fail(err, NPK_FORMAT, "the store has format version %u, this library knows versions up to %u; use a newer one",
-                        npk_get_u32(bytes + FORMAT_AT_VERSION), FORMAT_VERSION);
-    if (npk_get_u64(bytes + FORMAT_AT_CHECKSUM) != npk_checksum(bytes, FORMAT_AT_CHECKSUM))
+    if (done < FORMAT_SIZE)
+        return npk_fail(err, NPK_CORRUPT, "file \"%s\" is too short: %zu bytes", NPK_FILE_FORMAT, done);
+    /* Before the version: a flipped bit in the version is damage, not a newer program's work. */
+    if (!npk_checksum_matches(bytes, FORMAT_AT_CHECKSUM, npk_get_u64(bytes + FORMAT_AT_CHECKSUM)))
         return npk_fail(err, NPK_CORRUPT, "file \"%s\": checksum mismatch", NPK_FILE_FORMAT);
+    uint32_t version = npk_get_u32(bytes + FORMAT_AT_VERSION);
+    if (version > FORMAT_VERSION)
+        return npk_fail(err, NPK_FORMAT, "the store has format version %u, this library knows versions up to %u; use a newer one", version,
+                        FORMAT_VERSION);
+    if (version != FORMAT_VERSION)
+        return npk_fail(err, NPK_CORRUPT, "file \"%s\": impossible version %u", NPK_FILE_FORMAT, version);
     memcpy(uuid, bytes + FORMAT_AT_UUID, 16);
     *created_us = npk_get_u64(bytes + FORMAT_AT_CREATED);
     return NPK_OK;

@@ -127,7 +127,7 @@ npk_status npk_segment_header_decode(const uint8_t *bytes, size_t size, npk_segm
         return NPK_CORRUPT;
     }
     /* Before the version: a flipped bit in the version is damage, not a newer program's work. */
-    if (npk_get_u64(bytes + HEADER_CHECKSUM) != npk_checksum(bytes, HEADER_CHECKSUM)) {
+    if (!npk_checksum_matches(bytes, HEADER_CHECKSUM, npk_get_u64(bytes + HEADER_CHECKSUM))) {
         *reason = "header checksum mismatch";
         return NPK_CORRUPT;
     }
@@ -172,7 +172,7 @@ void npk_segment_mark_encode(const npk_segment_mark *mark, uint8_t *bytes)
 bool npk_segment_mark_decode(const uint8_t *bytes, size_t size, npk_segment_mark *mark)
 {
     if (size < MARK_END || memcmp(bytes + MARK_MAGIC, mark_magic, sizeof mark_magic) != 0 ||
-        npk_get_u64(bytes + MARK_CHECKSUM) != npk_checksum(bytes, MARK_CHECKSUM) || npk_get_u32(bytes + MARK_ZERO) != 0)
+        !npk_checksum_matches(bytes, MARK_CHECKSUM, npk_get_u64(bytes + MARK_CHECKSUM)) || npk_get_u32(bytes + MARK_ZERO) != 0)
         return false;
     mark->seq = npk_get_u64(bytes + MARK_SEQ);
     mark->first_lsn = npk_get_u64(bytes + MARK_FIRST_LSN);
@@ -257,12 +257,9 @@ npk_record_fault npk_record_check(const uint8_t *bytes, uint64_t room, const npk
     npk_record_fault fault = npk_record_header_decode(bytes, room, bounds, header);
     if (fault)
         return fault;
-#ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
     size_t size = (size_t)npk_record_size(header->meta_size, header->data_size);
-    if (npk_checksum(bytes + RECORD_TYPE, size - RECORD_TYPE) != header->checksum)
-        return NPK_RECORD_FAULT_CHECKSUM;
-#endif
-    return NPK_RECORD_FAULT_NONE;
+    return npk_checksum_matches(bytes + RECORD_TYPE, size - RECORD_TYPE, header->checksum) ? NPK_RECORD_FAULT_NONE
+                                                                                          : NPK_RECORD_FAULT_CHECKSUM;
 }
 
 /* ---- meta of the log's own records --------------------------------------------------------------------------------- */

@@ -2,10 +2,14 @@
 #ifndef NPK_BASE_CHECKSUM_H
 #define NPK_BASE_CHECKSUM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 uint64_t npk_checksum(const void *bytes, size_t size);
+/* Does what was read back have this checksum? Always when built for a fuzzer (FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION), which would
+ * otherwise never get past one: what comes behind must hold for any bytes. */
+bool npk_checksum_matches(const void *bytes, size_t size, uint64_t expected);
 
 /* Streaming form for what does not lie in one piece. Owned by the caller; NULL when memory is short. */
 typedef struct npk_checksum_stream npk_checksum_stream;

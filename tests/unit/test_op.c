@@ -2,6 +2,7 @@
 #include <check.h>
 #include <string.h>
 
+#include "apply.h"
 #include "buffer.h"
 #include "check_main.h"
 #include "op.h"
@@ -90,6 +91,48 @@ START_TEST(test_unknown_types_are_refused)
 }
 END_TEST
 
+static npk_status apply_op(npk_kv *kv, const npk_op *op, npk_error *err)
+{
+    static uint64_t lsn = NPK_WAL_FIRST_LSN;
+    npk_buffer meta;
+    npk_buffer_init(&meta);
+    npk_op_encode(op, &meta);
+    lsn += 64;
+    npk_record record = {.type = op->type, .place = {.lsn = lsn, .seq = 1, .offset = lsn}, .meta = meta.data, .meta_size = meta.size};
+    npk_status status = npk_apply(kv, &record, err);
+    npk_buffer_release(&meta);
+    return status;
+}
+
+/* Records with a fitting checksum that no writer writes: what they would put into the index could not be read back. */
+START_TEST(test_links_to_places_that_cannot_be_are_refused)
+{
+    npk_error err = {0};
+    npk_kv *kv = NULL;
+    npk_wal_end start = {.lsn = NPK_WAL_FIRST_LSN};
+    ck_assert(npk_kv_open(NULL, &kv, &err) == NPK_OK && npk_apply_end(kv, &start, NULL, &err) == NPK_OK);
+    npk_op op = {.type = NPK_OP_CREATE, .array = 1, .name = "a", .name_size = 1, .descr = "|u1", .descr_size = 3, .row_size = 8};
+    ck_assert_int_eq(apply_op(kv, &op, &err), NPK_OK);
+    op = (npk_op){.type = NPK_OP_FILE, .other = 5, .file_size = 4096 + 800, .count = 100, .row_size = 8, .data_offset = 4096};
+    ck_assert_int_eq(apply_op(kv, &op, &err), NPK_OK);
+    op = (npk_op){.type = NPK_OP_LINK_RUN, .array = 1, .count = 100, .other = 5, .file_row = UINT64_MAX - 8};
+    ck_assert_int_eq(apply_op(kv, &op, &err), NPK_CORRUPT);
+    op.file_row = 0;
+    ck_assert_int_eq(apply_op(kv, &op, &err), NPK_OK);
+    static const uint8_t falling[] = {4, 0, 3, 0}, twice[] = {3, 0, 3, 0}, rising[] = {3, 0, 4, 0};
+    op = (npk_op){.type = NPK_OP_LINK_SET, .mode = NPK_LINK_REPLACE, .array = 1, .other = 5, .list = falling, .list_count = 2};
+    ck_assert_int_eq(apply_op(kv, &op, &err), NPK_CORRUPT);
+    op.list = twice;
+    ck_assert_int_eq(apply_op(kv, &op, &err), NPK_CORRUPT);
+    op.list = rising;
+    op.file_row = UINT64_MAX - 1;
+    ck_assert_int_eq(apply_op(kv, &op, &err), NPK_CORRUPT);
+    op.file_row = 7;
+    ck_assert_int_eq(apply_op(kv, &op, &err), NPK_OK);
+    npk_kv_close(kv);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("op");
@@ -97,6 +140,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_every_operation_comes_back_as_it_was, 0, 20);
     tcase_add_loop_test(tcase, test_random_bytes_never_read_past_their_end, 0, 4);
     tcase_add_test(tcase, test_unknown_types_are_refused);
+    tcase_add_test(tcase, test_links_to_places_that_cannot_be_are_refused);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
