@@ -149,7 +149,8 @@ typedef struct npk_wal_salvage {
     /* For each transaction, in log order, its operation records and then its commit record. whole = false: other records of the transaction are lost, or
      * its commit record is (then none follows). */
     npk_status (*visit)(void *context, const npk_record *record, bool whole, npk_error *err);
-    /* No valid record was found at first_lsn .. end_lsn, though bytes there were synced once. seq and offset: where; seq 0: behind the last segment. */
+    /* No valid record was found at first_lsn .. end_lsn, though bytes there were synced once. seq and offset: where; seq 0: behind the last segment that
+     * is left. end_lsn 0: there was a further segment, and nothing tells how much it held. */
     npk_status (*gap)(void *context, uint64_t first_lsn, uint64_t end_lsn, uint64_t seq, uint64_t offset, const char *reason,
                       npk_error *err);
     void *context;

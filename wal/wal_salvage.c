@@ -294,12 +294,34 @@ static void find_floor(reader *r)
     }
 }
 
+/* Is a segment known of that comes behind all that can be read? Its mark in the last one, or its name, says that it was there; nothing says how long it was. */
+static bool is_successor_lost(const reader *r)
+{
+    const npk_wal_entry *last = NULL;
+    bool unreadable = false;
+    for (size_t i = 0; i < r->entries.count; i++) {
+        if (npk_wal_entry_is_live(&r->entries.items[i])) {
+            last = &r->entries.items[i];
+            unreadable = false;
+        } else if (r->entries.items[i].status != NPK_OK) {
+            unreadable = true;
+        }
+    }
+    return unreadable || (last && last->has_mark);
+}
+
 /* Transactions whose commit record may lie in the last gap are lost; those that merely were never committed are not. */
 static npk_status finish(reader *r)
 {
     npk_status status = NPK_OK;
-    if (!r->stopped && (!r->salvage->stop_lsn || r->position < r->salvage->stop_lsn))
+    if (!r->stopped && (!r->salvage->stop_lsn || r->position < r->salvage->stop_lsn)) {
         status = pass_over(r, r->floor, 0, 0, "log segments are missing");
+        if (status == NPK_OK && is_successor_lost(r)) {
+            r->last_gap_end = UINT64_MAX;
+            r->salvage->gap_count++;
+            status = r->salvage->gap(r->salvage->context, r->position, 0, 0, 0, "the last log segment is missing or cannot be read", r->err);
+        }
+    }
     kept_record *kept = (kept_record *)(void *)r->kept.data;
     for (size_t i = 0; i < r->kept.size / sizeof *kept && status == NPK_OK && !r->stopped; i++)
         if (kept[i].record.place.lsn < r->last_gap_end)

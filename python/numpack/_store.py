@@ -6,7 +6,7 @@ import atexit
 import os
 import weakref
 from _thread import RLock
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -1022,8 +1022,13 @@ class NumPack:
         if self._mode != "r" and self._reading() is not _EMPTY:
             (self._core or self._writable()).flush()
 
-    def verify(self) -> list[dict[str, Any]]:
+    def verify(self, progress: Callable[[int, int], Any] | None = None) -> list[dict[str, Any]]:
         """Read everything and compare checksums and references.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called now and then with the bytes done and the bytes in all. What it raises ends the check.
 
         Returns
         -------
@@ -1038,7 +1043,7 @@ class NumPack:
         self._reading()
         if self._core is None:
             return []
-        findings, message = self._core.verify()
+        findings, message = self._core.verify(progress)
         if message is not None:
             first = findings[0]
             where = f"array {first['array']!r}: " if first["array"] else ""
