@@ -315,6 +315,44 @@ def test_damage_is_found_named_and_never_salvaged_as_a_value(store, tmp_path, ho
     assert cases and found > cases // 3
 
 
+def test_a_transaction_that_lost_a_record_is_left_out_whole_and_later_ones_are_kept(tmp_path):
+    path, target = tmp_path / "store", tmp_path / "target"
+    write(path, """
+        r = np.random.default_rng(9)
+        npk.save({"x": r.random((5, 8)), "z": r.random((5, 8)), "v": np.arange(10)})
+        for i in range(3):
+            with npk.transaction():
+                npk.append({"x": r.random((4, 8))})
+                npk.append({"z": r.random((6, 8))})
+                npk.replace({"v": [-i]}, [i])
+                npk.attrs["i"] = i
+    """, kill=True)
+    whole = tmp_path / "whole"
+    shutil.copytree(path, whole)
+    arrays, _, attrs = contents(whole)
+    segment, = (path / "wal").glob("0*.wal")
+    data = bytearray(segment.read_bytes())
+    data[data.index(arrays["z"][11:17].tobytes()) + 100] ^= 1  # a row of the second transaction
+    segment.write_bytes(data)
+    status, out = run("--salvage", target, path)
+    found, _, found_attrs = contents(target)
+    assert status == 4 and found_attrs == attrs == {"i": 2}
+    for name, lost in (("x", slice(9, 13)), ("z", slice(11, 17))):
+        right = arrays[name].copy()
+        right[lost] = 0
+        assert np.array_equal(found[name], right)
+        loss, = [x for x in losses_of(out, "rows") if x["array"] == name]
+        assert (loss["first_row"], loss["row_count"]) == (lost.start, lost.stop - lost.start)
+    assert found["v"].tolist() == [0, 1, -2, *range(3, 10)]
+    older, = losses_of(out, "older-rows")
+    assert (older["array"], older["first_row"], older["row_count"]) == ("v", 1, 1)
+    gap, = losses_of(out, "log")
+    assert {x["array"] for x in losses_of(out, "transaction")} >= {"x", "v"} and gap["lsn"] < gap["end_lsn"]
+    # The last state that is consistent.
+    status, out = run("--salvage", tmp_path / "before", "--until-lsn", gap["lsn"], path)
+    assert status == 1 and len(contents(tmp_path / "before")[0]["x"]) == 9
+
+
 # ---- going back ------------------------------------------------------------------------------------------------------------------
 
 
