@@ -17,7 +17,10 @@
 
 #include "common.h"
 
-enum { ROW_SIZE = 256 };
+enum {
+    ROW_SIZE = 256,
+    FILL_SIZE = 4096 /* as the log fills its segments: what the page cache is made of decides what an append costs (wal_segment.c) */
+};
 
 static char row[ROW_SIZE];
 static npk_store *store;
@@ -70,13 +73,13 @@ static void bare_open(int commits_ahead)
     scratch_path(path, sizeof path, "bare");
     bare_fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
     size_t size = bare_step * (size_t)commits_ahead;
-    char *zeros = calloc(1, 1 << 20);
+    char *zeros = calloc(1, FILL_SIZE);
     bare_bytes = malloc(bare_step);
     if (bare_fd < 0 || !zeros || !bare_bytes)
         stop("bare file", "could not create");
     fill_random(bare_bytes, bare_step, 7);
-    for (size_t at = 0; at < size; at += 1 << 20)
-        if (pwrite(bare_fd, zeros, 1 << 20, (off_t)at) != 1 << 20)
+    for (size_t at = 0; at < size; at += FILL_SIZE)
+        if (pwrite(bare_fd, zeros, FILL_SIZE, (off_t)at) != FILL_SIZE)
             stop("bare file", "could not fill");
     free(zeros);
     if (fsync(bare_fd))

@@ -307,19 +307,21 @@ static npk_status apply_rows(npk_kv *kv, const npk_record *record, const npk_op 
     bool linked = op->type == NPK_OP_LINK_RUN || op->type == NPK_OP_LINK_SET;
     bool fold = linked && op->mode == NPK_LINK_FOLD;
     bool is_set = op->type == NPK_OP_REPLACE_SET || op->type == NPK_OP_LINK_SET;
+    bool is_append = op->type == NPK_OP_APPEND || (op->type == NPK_OP_LINK_RUN && op->mode == NPK_LINK_APPEND);
     uint64_t count = is_set ? op->list_count : op->count;
     npk_place place = linked ? place_in_file(op->other, op->file_row) : place_of(record);
     uint64_t need;
     if (!linked && (npk_mul_overflow(count, target.array.row_size, &need) || need != record->raw_data_size))
         status = fail_misfit(err, record, "its data is not as long as its rows");
-    else if (op->type == NPK_OP_APPEND || (op->type == NPK_OP_LINK_RUN && op->mode == NPK_LINK_APPEND))
+    else if (is_append)
         status = append_slots(&target, record, op, err);
     else if (!is_set && op->first + op->count > target.array.next_slot)
         status = fail_misfit(err, record, "its slots were never given out");
     uint64_t lsn = fold ? op->lsn : record->place.lsn;
     if (status == NPK_OK && target.array.row_size != 0 && !is_set) {
         npk_run run = {op->first, op->count, lsn, place};
-        status = npk_row_index_put_run(&target.change, &run, fold, err);
+        status = is_append ? npk_row_index_put_new_run(&target.change, &run, err)
+                           : npk_row_index_put_run(&target.change, &run, fold, err);
     } else if (status == NPK_OK && target.array.row_size != 0) {
         npk_set set = {op->block, lsn, place, op->list_count, op->list};
         status = npk_row_index_put_set(&target.change, &set, fold, err);
@@ -478,7 +480,7 @@ npk_status npk_apply_commit(npk_kv *kv, const npk_record *record, npk_error *err
     return npk_catalog_put_state(kv, &state, err);
 }
 
-npk_status npk_apply_end(npk_kv *kv, const npk_wal_end *end, npk_error *err)
+npk_status npk_apply_end(npk_kv *kv, const npk_wal_end *end, npk_store_state *result, npk_error *err)
 {
     npk_store_state state;
     bool found = false;
@@ -491,5 +493,7 @@ npk_status npk_apply_end(npk_kv *kv, const npk_wal_end *end, npk_error *err)
         state.next_transaction = 1;
     }
     state.end = *end;
+    if (result)
+        *result = state;
     return npk_catalog_put_state(kv, &state, err);
 }

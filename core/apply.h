@@ -6,6 +6,7 @@
 #ifndef NPK_CORE_APPLY_H
 #define NPK_CORE_APPLY_H
 
+#include "catalog.h"
 #include "kv.h"
 #include "npk.h"
 #include "op.h"
@@ -18,7 +19,7 @@ npk_status npk_apply(npk_kv *kv, const npk_record *record, npk_error *err);
 /* Note the end of a transaction: its time and number. */
 npk_status npk_apply_commit(npk_kv *kv, const npk_record *record, npk_error *err);
 
-/* Set the applied LSN: after this, publishing the view makes the state at end visible. */
-npk_status npk_apply_end(npk_kv *kv, const npk_wal_end *end, npk_error *err);
+/* Set the applied LSN: after this, publishing the view makes the state at end visible. *result, unless NULL: that state. */
+npk_status npk_apply_end(npk_kv *kv, const npk_wal_end *end, npk_store_state *result, npk_error *err);
 
 #endif

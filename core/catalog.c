@@ -87,61 +87,62 @@ size_t npk_key_attr(uint8_t *key, uint64_t array, const char *name, size_t name_
 
 static const char state_key[] = "state";
 
-static void state_encode(const npk_store_state *state, npk_buffer *value)
+enum { STATE_SIZE = 8 + 4 + 7 * 8 };
+
+static void state_encode(const npk_store_state *state, uint8_t bytes[STATE_SIZE])
 {
-    npk_buffer_put_u64(value, state->end.lsn);
-    npk_buffer_put_u32(value, state->end.epoch);
-    npk_buffer_put_u64(value, state->end.seq);
-    npk_buffer_put_u64(value, state->end.first_lsn);
-    npk_buffer_put_u64(value, state->end.segment_size);
-    npk_buffer_put_u64(value, state->end.last_checksum);
-    npk_buffer_put_u64(value, state->next_array_id);
-    npk_buffer_put_u64(value, state->next_transaction);
-    npk_buffer_put_u64(value, state->last_commit_us);
+    npk_put_u64(bytes, state->end.lsn);
+    npk_put_u32(bytes + 8, state->end.epoch);
+    npk_put_u64(bytes + 12, state->end.seq);
+    npk_put_u64(bytes + 20, state->end.first_lsn);
+    npk_put_u64(bytes + 28, state->end.segment_size);
+    npk_put_u64(bytes + 36, state->end.last_checksum);
+    npk_put_u64(bytes + 44, state->next_array_id);
+    npk_put_u64(bytes + 52, state->next_transaction);
+    npk_put_u64(bytes + 60, state->last_commit_us);
 }
 
 static bool state_decode(const uint8_t *bytes, size_t size, npk_store_state *state)
 {
-    npk_cursor cursor = npk_cursor_over(bytes, size);
-    state->end.lsn = npk_cursor_u64(&cursor);
-    state->end.epoch = npk_cursor_u32(&cursor);
-    state->end.seq = npk_cursor_u64(&cursor);
-    state->end.first_lsn = npk_cursor_u64(&cursor);
-    state->end.segment_size = npk_cursor_u64(&cursor);
-    state->end.last_checksum = npk_cursor_u64(&cursor);
-    state->next_array_id = npk_cursor_u64(&cursor);
-    state->next_transaction = npk_cursor_u64(&cursor);
-    state->last_commit_us = npk_cursor_u64(&cursor);
-    return npk_cursor_is_done(&cursor);
+    if (size != STATE_SIZE)
+        return false;
+    state->end.lsn = npk_get_u64(bytes);
+    state->end.epoch = npk_get_u32(bytes + 8);
+    state->end.seq = npk_get_u64(bytes + 12);
+    state->end.first_lsn = npk_get_u64(bytes + 20);
+    state->end.segment_size = npk_get_u64(bytes + 28);
+    state->end.last_checksum = npk_get_u64(bytes + 36);
+    state->next_array_id = npk_get_u64(bytes + 44);
+    state->next_transaction = npk_get_u64(bytes + 52);
+    state->last_commit_us = npk_get_u64(bytes + 60);
+    return true;
 }
 
 npk_status npk_catalog_get_state(npk_kv *kv, npk_store_state *state, bool *found, npk_error *err)
 {
-    npk_buffer value;
-    npk_buffer_init(&value);
+    npk_kv_begin_read(kv);
+    const uint8_t *value = NULL;
+    size_t size = 0;
     bool there = false;
-    npk_status status = npk_kv_get(kv, NPK_TABLE_STORE, state_key, sizeof state_key - 1, &value, &there, err);
+    npk_status status = npk_kv_find(kv, NPK_TABLE_STORE, state_key, sizeof state_key - 1, &value, &size, &there, err);
     if (status == NPK_OK && there) {
         npk_store_state decoded;
-        if (state_decode(value.data, value.size, &decoded))
+        if (state_decode(value, size, &decoded))
             *state = decoded;
         else
             status = npk_catalog_fail(err, NPK_TABLE_STORE);
     }
+    npk_kv_end_read(kv);
     if (status == NPK_OK)
         *found = there;
-    npk_buffer_release(&value);
     return status;
 }
 
 npk_status npk_catalog_put_state(npk_kv *kv, const npk_store_state *state, npk_error *err)
 {
-    npk_buffer value;
-    npk_buffer_init(&value);
-    state_encode(state, &value);
-    npk_status status = put_value(kv, NPK_TABLE_STORE, state_key, sizeof state_key - 1, &value, err);
-    npk_buffer_release(&value);
-    return status;
+    uint8_t value[STATE_SIZE];
+    state_encode(state, value);
+    return npk_kv_put(kv, NPK_TABLE_STORE, state_key, sizeof state_key - 1, value, sizeof value, err);
 }
 
 /* ---- arrays ----------------------------------------------------------------------------------------------------- */
@@ -208,19 +209,20 @@ npk_status npk_catalog_find_array(npk_kv *kv, const char *name, uint64_t *id, bo
         *found = false;
         return NPK_OK;
     }
-    npk_buffer value;
-    npk_buffer_init(&value);
+    npk_kv_begin_read(kv);
+    const uint8_t *value = NULL;
+    size_t size = 0;
     bool there = false;
-    npk_status status = npk_kv_get(kv, NPK_TABLE_NAMES, name, name_size, &value, &there, err);
+    npk_status status = npk_kv_find(kv, NPK_TABLE_NAMES, name, name_size, &value, &size, &there, err);
     if (status == NPK_OK && there) {
-        if (value.size == 8)
-            *id = npk_get_u64(value.data);
+        if (size == 8)
+            *id = npk_get_u64(value);
         else
             status = npk_catalog_fail(err, NPK_TABLE_NAMES);
     }
+    npk_kv_end_read(kv);
     if (status == NPK_OK)
         *found = there;
-    npk_buffer_release(&value);
     return status;
 }
 
@@ -228,15 +230,16 @@ npk_status npk_catalog_get_array(npk_kv *kv, uint64_t id, npk_array_record *reco
 {
     uint8_t key[8];
     size_t key_size = npk_key_u64(key, id);
-    npk_buffer value;
-    npk_buffer_init(&value);
+    npk_kv_begin_read(kv);
+    const uint8_t *value = NULL;
+    size_t size = 0;
     bool there = false;
-    npk_status status = npk_kv_get(kv, NPK_TABLE_ARRAYS, key, key_size, &value, &there, err);
+    npk_status status = npk_kv_find(kv, NPK_TABLE_ARRAYS, key, key_size, &value, &size, &there, err);
     if (status == NPK_OK && there) {
         npk_array_record decoded;
         const char *descr = NULL;
         size_t descr_size = 0;
-        if (!record_decode(value.data, value.size, &decoded, &descr, &descr_size)) {
+        if (!record_decode(value, size, &decoded, &descr, &descr_size)) {
             status = npk_catalog_fail(err, NPK_TABLE_ARRAYS);
         } else if (!(decoded.descr = npk_alloc(descr_size + 1))) {
             status = npk_fail(err, NPK_NO_MEMORY, "could not allocate the record of array \"%s\"", decoded.name);
@@ -246,9 +249,9 @@ npk_status npk_catalog_get_array(npk_kv *kv, uint64_t id, npk_array_record *reco
             *record = decoded;
         }
     }
+    npk_kv_end_read(kv);
     if (status == NPK_OK)
         *found = there;
-    npk_buffer_release(&value);
     return status;
 }
 
@@ -345,16 +348,19 @@ bool npk_set_decode(const uint8_t *key, size_t key_size, const uint8_t *value, s
 
 /* ---- segments and column files ------------------------------------------------------------------------------------ */
 
+enum { CONTAINER_SIZE = 6 * 8 };
+
 bool npk_container_decode(const uint8_t *value, size_t size, npk_container *container)
 {
-    npk_cursor cursor = npk_cursor_over(value, size);
-    container->reference_count = npk_cursor_u64(&cursor);
-    container->dead_lsn = npk_cursor_u64(&cursor);
-    container->size = npk_cursor_u64(&cursor);
-    container->row_count = npk_cursor_u64(&cursor);
-    container->row_size = npk_cursor_u64(&cursor);
-    container->data_offset = npk_cursor_u64(&cursor);
-    return npk_cursor_is_done(&cursor);
+    if (size != CONTAINER_SIZE)
+        return false;
+    container->reference_count = npk_get_u64(value);
+    container->dead_lsn = npk_get_u64(value + 8);
+    container->size = npk_get_u64(value + 16);
+    container->row_count = npk_get_u64(value + 24);
+    container->row_size = npk_get_u64(value + 32);
+    container->data_offset = npk_get_u64(value + 40);
+    return true;
 }
 
 npk_status npk_catalog_get_container(npk_kv *kv, uint8_t kind, uint64_t id, npk_container *container, bool *found,
@@ -362,20 +368,21 @@ npk_status npk_catalog_get_container(npk_kv *kv, uint8_t kind, uint64_t id, npk_
 {
     uint8_t key[9];
     size_t key_size = npk_key_place(key, kind, id);
-    npk_buffer value;
-    npk_buffer_init(&value);
+    npk_kv_begin_read(kv);
+    const uint8_t *value = NULL;
+    size_t size = 0;
     bool there = false;
-    npk_status status = npk_kv_get(kv, NPK_TABLE_PLACES, key, key_size, &value, &there, err);
+    npk_status status = npk_kv_find(kv, NPK_TABLE_PLACES, key, key_size, &value, &size, &there, err);
     if (status == NPK_OK && there) {
         npk_container decoded;
-        if (npk_container_decode(value.data, value.size, &decoded))
+        if (npk_container_decode(value, size, &decoded))
             *container = decoded;
         else
             status = npk_catalog_fail(err, NPK_TABLE_PLACES);
     }
+    npk_kv_end_read(kv);
     if (status == NPK_OK)
         *found = there;
-    npk_buffer_release(&value);
     return status;
 }
 
@@ -384,15 +391,12 @@ npk_status npk_catalog_put_container(npk_kv *kv, uint8_t kind, uint64_t id, cons
 {
     uint8_t key[9];
     size_t key_size = npk_key_place(key, kind, id);
-    npk_buffer value;
-    npk_buffer_init(&value);
-    npk_buffer_put_u64(&value, container->reference_count);
-    npk_buffer_put_u64(&value, container->dead_lsn);
-    npk_buffer_put_u64(&value, container->size);
-    npk_buffer_put_u64(&value, container->row_count);
-    npk_buffer_put_u64(&value, container->row_size);
-    npk_buffer_put_u64(&value, container->data_offset);
-    npk_status status = put_value(kv, NPK_TABLE_PLACES, key, key_size, &value, err);
-    npk_buffer_release(&value);
-    return status;
+    uint8_t value[CONTAINER_SIZE];
+    npk_put_u64(value, container->reference_count);
+    npk_put_u64(value + 8, container->dead_lsn);
+    npk_put_u64(value + 16, container->size);
+    npk_put_u64(value + 24, container->row_count);
+    npk_put_u64(value + 32, container->row_size);
+    npk_put_u64(value + 40, container->data_offset);
+    return npk_kv_put(kv, NPK_TABLE_PLACES, key, key_size, value, sizeof value, err);
 }

@@ -8,7 +8,7 @@
 #include "error.h"
 #include "store_files.h"
 
-enum { CONTROL_SIZE = 16384, CONTROL_VERSION = 2 };
+enum { CONTROL_SIZE = 16384, CONTROL_VERSION = 3 };
 
 #define CONTROL_MAGIC 0x0a4c5254434b504eu /* "NPKCTRL\n" */
 #define CONTROL_LAYOUT ((uint64_t)CONTROL_VERSION << 32 | (uint64_t)sizeof(npk_control))

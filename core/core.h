@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "catalog.h"
 #include "column.h"
 #include "control.h"
 #include "index.h"
@@ -58,6 +59,7 @@ typedef struct npk_core {
     uint64_t device, inode;         /* of the store directory */
     npk_file *root;                 /* holds the inode while this lives */
     npk_file *columns_directory, *checkpoint_directory, *index_directory, *lock_file;
+    npk_file_info lock_info;        /* of lock_file */
     char *path;
     uint8_t uuid[16];
     uint64_t created_us;
@@ -83,6 +85,7 @@ typedef struct npk_core {
     pthread_mutex_t writer_mutex;
     pthread_cond_t writer_free;
     bool writer_held;
+    npk_kv *writer_kv;              /* the view of the last transaction, for the next one; NULL while in use */
     npk_wal_end log_end;            /* where the log's writing side stands; valid while generation fits */
     uint64_t log_generation;
 
@@ -95,6 +98,8 @@ typedef struct npk_core {
     pthread_mutex_t cache_mutex;
     npk_cached_array cache[NPK_ARRAY_CACHE_SIZE]; /* cache_mutex */
     uint64_t cache_tick;
+    npk_store_state known_state;    /* cache_mutex: the published state of index known_index at version known_version (0: none) */
+    uint64_t known_index, known_version;
 
     /* worker_mutex */
     pthread_mutex_t worker_mutex;
@@ -107,6 +112,7 @@ typedef struct npk_core {
     _Atomic uint64_t commits, folds, checkpoints, reclaims, recoveries, bytes_folded;
     _Atomic uint64_t last_fold_us, last_checkpoint_us, last_commit_us_monotonic;
     _Atomic uint64_t logged_since_fold;       /* bytes, to decide when to look closer */
+    _Atomic uint64_t seen_lsn;                /* published end as the last transaction of this process found it */
     _Atomic uint64_t checkpoint_lsn;          /* newest known */
     _Atomic uint64_t older_checkpoint_lsn;    /* the other kept one, 0: none */
 } npk_core;

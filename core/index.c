@@ -41,9 +41,18 @@ enum {
 #define ALLOCATION_STEP_MAX ((uint64_t)1 << 20)
 #define ALIVE_BASE ((uint64_t)1 << 40) /* in lock.mdb, far behind every pid */
 
-/* All tables lie in one tree, the environment's own: the first byte of a key is its table. A commit changes an entry or two in each of five
- * tables; with a tree each that is eight pages to copy and write, in the one tree of a usual store it is three. Measured for a durable one-row
- * commit, the sync of 87 us included: 130 us with a tree for each table, 115 us with one. */
+/* All tables lie in one tree, the environment's own: the first byte of a key is the place of its table in this order. A commit changes an entry
+ * or two in each of five tables; with a tree each that is eight pages to copy and write, in the one tree of a usual store three or four.
+ * What an append touches lies side by side at the end of the tree, so that most commits change one leaf. Measured for a durable one-row
+ * commit, the sync of 87 us included: 130 us with a tree for each table, 115 us with one, another 2 us less in this order. */
+const npk_table npk_index_order[NPK_TABLE_COUNT] = {
+    NPK_TABLE_NAMES, NPK_TABLE_ATTRS, NPK_TABLE_SUMS, NPK_TABLE_ROWS, NPK_TABLE_PLACES, NPK_TABLE_MAP, NPK_TABLE_ARRAYS, NPK_TABLE_STORE,
+};
+static const uint8_t place_in_order[NPK_TABLE_COUNT] = {
+    [NPK_TABLE_NAMES] = 0, [NPK_TABLE_ATTRS] = 1, [NPK_TABLE_SUMS] = 2, [NPK_TABLE_ROWS] = 3,
+    [NPK_TABLE_PLACES] = 4, [NPK_TABLE_MAP] = 5, [NPK_TABLE_ARRAYS] = 6, [NPK_TABLE_STORE] = 7,
+};
+
 typedef struct table_key {
     uint8_t bytes[1 + NPK_KEY_MAX];
     MDB_val value;
@@ -54,7 +63,7 @@ static bool make_key(table_key *made, npk_table table, const void *key, size_t k
 {
     if (key_size > NPK_KEY_MAX)
         return false;
-    made->bytes[0] = (uint8_t)table;
+    made->bytes[0] = place_in_order[table];
     if (key_size)
         memcpy(made->bytes + 1, key, key_size);
     made->value.mv_data = made->bytes;
@@ -64,7 +73,7 @@ static bool make_key(table_key *made, npk_table table, const void *key, size_t k
 
 static bool is_in_table(const MDB_val *key, npk_table table)
 {
-    return key->mv_size >= 1 && *(const uint8_t *)key->mv_data == (uint8_t)table;
+    return key->mv_size >= 1 && *(const uint8_t *)key->mv_data == place_in_order[table];
 }
 
 struct npk_index_reader {
@@ -271,10 +280,9 @@ static npk_status open_tree(npk_index *index, bool create, npk_error *err)
     if (rc) {
         mdb_txn_abort(txn);
     } else {
-        sigset_t before;
-        npk_thread_hold_file_size_signal(&before);
+        npk_thread_hold_file_size_signal();
         rc = mdb_txn_commit(txn); /* keeps the handle, also when it only read */
-        npk_thread_release_file_size_signal(&before, rc != 0);
+        npk_thread_release_file_size_signal(rc != 0);
     }
     return rc ? fail_lmdb(err, rc, create ? "create the tree of" : "open the tree of") : NPK_OK;
 }
@@ -383,10 +391,9 @@ npk_status npk_index_open(const npk_io *io, npk_file *index_directory, const cha
         rc = mdb_env_set_mapsize(opened->env, (size_t)size);
     }
     if (rc == 0) {
-        sigset_t before;
-        npk_thread_hold_file_size_signal(&before);
+        npk_thread_hold_file_size_signal();
         rc = mdb_env_open(opened->env, path, MDB_NOSYNC | MDB_NOMETASYNC | MDB_NOTLS, 0666);
-        npk_thread_release_file_size_signal(&before, rc != 0);
+        npk_thread_release_file_size_signal(rc != 0);
     }
     if (rc) {
         status = fail_lmdb(err, rc, "open");
@@ -764,7 +771,7 @@ static npk_status publish_change(void *context, npk_table table, const uint8_t *
 }
 
 /* One attempt. *lmdb_rc: why it failed, for what the caller can do about it. */
-static npk_status try_publish(npk_index *index, npk_kv *changes, int *lmdb_rc, npk_error *err)
+static npk_status try_publish(npk_index *index, npk_kv *changes, uint64_t *version, int *lmdb_rc, npk_error *err)
 {
     publisher p = {.index = index};
     npk_status status = enter(index, err);
@@ -785,6 +792,8 @@ static npk_status try_publish(npk_index *index, npk_kv *changes, int *lmdb_rc, n
         mdb_txn_abort(p.txn);
         goto done;
     }
+    if (version)
+        *version = mdb_txn_id(p.txn);
     p.rc = mdb_txn_commit(p.txn); /* frees the transaction in any case */
     if (p.rc)
         status = fail_lmdb(err, p.rc, "change");
@@ -794,16 +803,15 @@ done:
     return status;
 }
 
-npk_status npk_index_publish(npk_index *index, npk_kv *changes, npk_error *err)
+npk_status npk_index_publish(npk_index *index, npk_kv *changes, uint64_t *version, npk_error *err)
 {
     if (npk_kv_change_count(changes) == 0)
         return NPK_OK;
     for (unsigned attempt = 0;; attempt++) {
         int rc = 0;
-        sigset_t before;
-        npk_thread_hold_file_size_signal(&before); /* a large change is written before the commit already */
-        npk_status status = try_publish(index, changes, &rc, err);
-        npk_thread_release_file_size_signal(&before, status != NPK_OK);
+        npk_thread_hold_file_size_signal(); /* a large change is written before the commit already */
+        npk_status status = try_publish(index, changes, version, &rc, err);
+        npk_thread_release_file_size_signal(status != NPK_OK);
         if (status == NPK_OK || (rc != MDB_MAP_RESIZED && rc != MDB_MAP_FULL) || attempt >= RETRY_COUNT)
             return status;
         uint64_t used, map_size;

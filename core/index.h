@@ -23,6 +23,9 @@ int npk_index_remove(const npk_io *io, npk_file *index_directory, const char *na
 /* After fork, in the child: give descriptors back without touching the shared lock table; the memory stays. */
 void npk_index_abandon(npk_index *index);
 
+/* The tables in the order they have in the tree: changes come in this order. */
+extern const npk_table npk_index_order[NPK_TABLE_COUNT];
+
 /* LMDB's last transaction id: changes with every publish; costs tens of nanoseconds. */
 uint64_t npk_index_version(npk_index *index);
 
@@ -46,8 +49,9 @@ npk_status npk_index_next(npk_index_reader *reader, npk_table table, const uint8
 /* Room first: make sure that publishing these changes cannot fail for lack of map or disk: the map is grown and data.mdb
  * preallocated (in steps, so that most calls do nothing). NO_SPACE leaves everything as it was. */
 npk_status npk_index_reserve(npk_index *index, size_t change_count, size_t change_size, npk_error *err);
-/* Write all changes of the view in order, in one transaction. On error the index is as before. */
-npk_status npk_index_publish(npk_index *index, npk_kv *changes, npk_error *err);
+/* Write all changes of the view in order, in one transaction. On error the index is as before. *version, unless NULL: what npk_index_version is
+ * from now on. */
+npk_status npk_index_publish(npk_index *index, npk_kv *changes, uint64_t *version, npk_error *err);
 
 /* Bytes of data.mdb in use and on disk. */
 void npk_index_sizes(npk_index *index, uint64_t *used_size, uint64_t *file_size);

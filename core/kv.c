@@ -11,7 +11,7 @@
 struct npk_kv {
     npk_index *base;      /* borrowed, may be NULL */
     npk_overlay *overlay; /* owned */
-    npk_index_reader *reader; /* while read_depth > 0 and there is a base */
+    npk_index_reader *reader; /* from the first look into the base on, while read_depth > 0 */
     unsigned read_depth;
     uint64_t base_moves[NPK_TABLE_COUNT]; /* searches in the base: the reader has one position per table */
 };
@@ -51,15 +51,14 @@ npk_index *npk_kv_base(const npk_kv *kv)
     return kv->base;
 }
 
-npk_status npk_kv_begin_read(npk_kv *kv, npk_error *err)
+void npk_kv_begin_read(npk_kv *kv)
 {
-    if (kv->read_depth == 0 && kv->base) {
-        npk_status status = npk_index_begin(kv->base, &kv->reader, err);
-        if (status != NPK_OK)
-            return status;
-    }
     kv->read_depth++;
-    return NPK_OK;
+}
+
+static npk_status need_reader(npk_kv *kv, npk_error *err)
+{
+    return kv->reader ? NPK_OK : npk_index_begin(kv->base, &kv->reader, err);
 }
 
 void npk_kv_end_read(npk_kv *kv)
@@ -83,8 +82,11 @@ static npk_status base_at_or_after(npk_kv *kv, npk_table table, const void *key,
                                    npk_error *err)
 {
     entry->found = false;
-    if (!kv->reader)
+    if (!kv->base)
         return NPK_OK;
+    npk_status status = need_reader(kv, err);
+    if (status != NPK_OK)
+        return status;
     kv->base_moves[table]++;
     return npk_index_at_or_after(kv->reader, table, key, key_size, &entry->key, &entry->key_size, &entry->value,
                                  &entry->value_size, &entry->found, err);
@@ -94,8 +96,11 @@ static npk_status base_at_or_before(npk_kv *kv, npk_table table, const void *key
                                     npk_error *err)
 {
     entry->found = false;
-    if (!kv->reader)
+    if (!kv->base)
         return NPK_OK;
+    npk_status status = need_reader(kv, err);
+    if (status != NPK_OK)
+        return status;
     kv->base_moves[table]++;
     return npk_index_at_or_before(kv->reader, table, key, key_size, &entry->key, &entry->key_size, &entry->value,
                                   &entry->value_size, &entry->found, err);
@@ -138,29 +143,31 @@ static npk_status fill(npk_buffer *buffer, const uint8_t *bytes, size_t size, np
     return buffer->failed ? npk_fail(err, NPK_NO_MEMORY, "could not allocate %zu bytes for an index entry", size) : NPK_OK;
 }
 
+npk_status npk_kv_find(npk_kv *kv, npk_table table, const void *key, size_t key_size, const uint8_t **value, size_t *value_size,
+                       bool *found, npk_error *err)
+{
+    const npk_overlay_entry *changed = npk_overlay_find(kv->overlay, table, key, key_size);
+    if (changed || !kv->base) {
+        *found = changed && changed->state == NPK_OVERLAY_PUT;
+        if (*found) {
+            *value = changed->value;
+            *value_size = changed->value_size;
+        }
+        return NPK_OK;
+    }
+    npk_status status = need_reader(kv, err);
+    return status == NPK_OK ? npk_index_get(kv->reader, table, key, key_size, value, value_size, found, err) : status;
+}
+
 npk_status npk_kv_get(npk_kv *kv, npk_table table, const void *key, size_t key_size, npk_buffer *value, bool *found,
                       npk_error *err)
 {
     npk_buffer_clear(value);
-    const npk_overlay_entry *changed = npk_overlay_find(kv->overlay, table, key, key_size);
-    if (changed || !kv->base) {
-        if (changed && changed->state == NPK_OVERLAY_PUT) {
-            npk_status status = fill(value, changed->value, changed->value_size, err);
-            if (status != NPK_OK)
-                return status;
-            *found = true;
-            return NPK_OK;
-        }
-        *found = false;
-        return NPK_OK;
-    }
-    npk_status status = npk_kv_begin_read(kv, err);
-    if (status != NPK_OK)
-        return status;
+    npk_kv_begin_read(kv);
     const uint8_t *bytes = NULL;
     size_t size = 0;
     bool there = false;
-    status = npk_index_get(kv->reader, table, key, key_size, &bytes, &size, &there, err);
+    npk_status status = npk_kv_find(kv, table, key, key_size, &bytes, &size, &there, err);
     if (status == NPK_OK && there)
         status = fill(value, bytes, size, err);
     npk_kv_end_read(kv);
@@ -184,11 +191,9 @@ npk_status npk_kv_scan(npk_kv *kv, npk_table table, const void *prefix, size_t p
         from = prefix;
         from_size = prefix_size;
     }
-    npk_status status = npk_kv_begin_read(kv, err);
-    if (status != NPK_OK)
-        return status;
+    npk_kv_begin_read(kv);
     base_entry old = {0};
-    status = base_at_or_after(kv, table, from, from_size, &old, err);
+    npk_status status = base_at_or_after(kv, table, from, from_size, &old, err);
     uint64_t moves = kv->base_moves[table];
     npk_overlay_place place;
     const npk_overlay_entry *changed = npk_overlay_at_or_after(kv->overlay, table, from, from_size, &place);
@@ -246,11 +251,9 @@ npk_status npk_kv_at_or_before(npk_kv *kv, npk_table table, const void *key, siz
 {
     npk_buffer_clear(found_key);
     npk_buffer_clear(value);
-    npk_status status = npk_kv_begin_read(kv, err);
-    if (status != NPK_OK)
-        return status;
+    npk_kv_begin_read(kv);
     base_entry old = {0};
-    status = base_at_or_before(kv, table, key, key_size, &old, err);
+    npk_status status = base_at_or_before(kv, table, key, key_size, &old, err);
     npk_overlay_place place;
     const npk_overlay_entry *changed = npk_overlay_at_or_before(kv->overlay, table, key, key_size, &place);
     bool there = false;
@@ -317,9 +320,8 @@ npk_status npk_kv_delete(npk_kv *kv, npk_table table, const void *key, size_t ke
 
 npk_status npk_kv_delete_prefix(npk_kv *kv, npk_table table, const void *prefix, size_t prefix_size, npk_error *err)
 {
-    npk_status status = npk_kv_begin_read(kv, err);
-    if (status != NPK_OK)
-        return status;
+    npk_status status = NPK_OK;
+    npk_kv_begin_read(kv);
     uint64_t mark = npk_kv_mark(kv);
     /* What is pending: no key is new to the overlay, so that the iteration stays good. */
     npk_overlay_place place;
@@ -377,7 +379,8 @@ npk_status npk_kv_changes(npk_kv *kv,
                                               const uint8_t *value, size_t value_size, npk_error *err),
                           void *context, npk_error *err)
 {
-    for (npk_table table = 0; table < NPK_TABLE_COUNT; table++) {
+    for (unsigned i = 0; i < NPK_TABLE_COUNT; i++) {
+        npk_table table = npk_index_order[i];
         npk_overlay_place place;
         const npk_overlay_entry *changed = npk_overlay_at_or_after(kv->overlay, table, "", 0, &place);
         for (; changed; changed = npk_overlay_next(&place)) {

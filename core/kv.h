@@ -25,10 +25,14 @@ npk_status npk_kv_open(npk_index *base, npk_kv **kv, npk_error *err);
 void npk_kv_close(npk_kv *kv);
 npk_index *npk_kv_base(const npk_kv *kv);
 
-/* Hold one committed state of the base from begin to end; nests. Without it each call sees the newest state by itself. */
-npk_status npk_kv_begin_read(npk_kv *kv, npk_error *err);
+/* Hold one committed state of the base, that of the first look into it, from begin to end; nests. Without it each call sees the newest state by
+ * itself. */
+void npk_kv_begin_read(npk_kv *kv);
 void npk_kv_end_read(npk_kv *kv);
 
+/* Only between begin_read and end_read: the value where it lies, good until the view changes or the reading ends. */
+npk_status npk_kv_find(npk_kv *kv, npk_table table, const void *key, size_t key_size, const uint8_t **value, size_t *value_size,
+                       bool *found, npk_error *err);
 /* *value is cleared and filled. found = false: no such key, value empty. */
 npk_status npk_kv_get(npk_kv *kv, npk_table table, const void *key, size_t key_size, npk_buffer *value, bool *found,
                       npk_error *err);
@@ -60,7 +64,7 @@ void npk_kv_forget_marks(npk_kv *kv);
 
 size_t npk_kv_change_count(const npk_kv *kv);
 size_t npk_kv_change_size(const npk_kv *kv); /* bytes of keys and values */
-/* Changes in (table, key) order; value NULL: deleted. */
+/* Changes in the order of the index: tables as npk_index_order has them, then keys. value NULL: deleted. */
 npk_status npk_kv_changes(npk_kv *kv,
                           npk_status (*visit)(void *context, npk_table table, const uint8_t *key, size_t key_size,
                                               const uint8_t *value, size_t value_size, npk_error *err),

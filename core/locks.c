@@ -53,18 +53,12 @@ void npk_locks_release(const npk_io *io, npk_file *lock_file, uint64_t byte)
     (void)io->lock(io, lock_file, byte, 1, NPK_LOCK_NONE);
 }
 
-npk_status npk_locks_check_name(const npk_io *io, npk_file *directory, npk_file *lock_file, npk_error *err)
+npk_status npk_locks_check_name(const npk_io *io, npk_file *directory, const npk_file_info *opened, npk_error *err)
 {
-    npk_file_info named, opened;
+    npk_file_info named;
     int rc = io->info_at(io, directory, NPK_FILE_LOCK, &named);
     if (rc && rc != ENOENT)
         return npk_fail_errno(err, rc, "could not examine \"%s\"", NPK_FILE_LOCK);
-    bool same = false;
-    if (rc == 0) {
-        rc = io->info(io, lock_file, &opened);
-        if (rc)
-            return npk_fail_errno(err, rc, "could not examine \"%s\"", NPK_FILE_LOCK);
-        same = named.is_regular && named.device == opened.device && named.inode == opened.inode;
-    }
+    bool same = rc == 0 && named.is_regular && named.device == opened->device && named.inode == opened->inode;
     return same ? NPK_OK : npk_fail(err, NPK_MISUSE, "the store was removed, moved or replaced while it was open");
 }

@@ -26,7 +26,8 @@ npk_status npk_locks_try(const npk_io *io, npk_file *lock_file, uint64_t byte, n
 npk_status npk_locks_wait(const npk_io *io, npk_file *lock_file, uint64_t byte, npk_lock_kind kind, const npk_wait *wait,
                           npk_error *err);
 void npk_locks_release(const npk_io *io, npk_file *lock_file, uint64_t byte);
-/* Is the name LOCK in directory still this open file? Otherwise the store was moved or replaced under us: MISUSE. */
-npk_status npk_locks_check_name(const npk_io *io, npk_file *directory, npk_file *lock_file, npk_error *err);
+/* Is the name LOCK in directory still the file that was opened, of which opened was asked then? Otherwise the store was moved or replaced
+ * under us: MISUSE. The open file keeps its inode from being used again. */
+npk_status npk_locks_check_name(const npk_io *io, npk_file *directory, const npk_file_info *opened, npk_error *err);
 
 #endif

@@ -195,6 +195,8 @@ static void close_files(npk_core *core)
     core->index = NULL;
     core->lock_file = NULL;
     (void)pthread_mutex_unlock(&fork_mutex);
+    npk_kv_close(core->writer_kv);
+    core->writer_kv = NULL;
     npk_index_close(index);
     npk_control_close(io, core->control);
     npk_columns_close(core->columns);
@@ -636,6 +638,8 @@ static npk_status open_lock_file(npk_core *core, npk_error *err)
     (void)pthread_mutex_lock(&fork_mutex);
     int rc = io->open(io, core->root, NPK_FILE_LOCK, NPK_OPEN_WRITE | NPK_OPEN_CREATE, &core->lock_file);
     (void)pthread_mutex_unlock(&fork_mutex);
+    if (rc == 0)
+        rc = io->info(io, core->lock_file, &core->lock_info);
     if (rc)
         return npk_fail_errno(err, rc, "could not open file \"%s\" of store \"%s\"", NPK_FILE_LOCK, core->path);
     return NPK_OK;
@@ -660,7 +664,7 @@ static npk_status open_core(npk_core *core, npk_error *err)
     if (status != NPK_OK)
         return status;
     bool got = false;
-    status = npk_locks_check_name(core->io, core->root, core->lock_file, err);
+    status = npk_locks_check_name(core->io, core->root, &core->lock_info, err);
     if (status == NPK_OK)
         status = npk_locks_try(core->io, core->lock_file, NPK_LOCK_OPEN, NPK_LOCK_EXCLUSIVE, &got, err);
     if (status == NPK_OK && got) {
@@ -794,7 +798,7 @@ static npk_status close_core(npk_core *core, npk_error *err)
     npk_worker_stop(core);
     npk_view_forget_arrays(core);
     /* The directory may be gone: then there is nothing to leave in order, and nothing to complain about. */
-    npk_status status = npk_locks_check_name(core->io, core->root, core->lock_file, err);
+    npk_status status = npk_locks_check_name(core->io, core->root, &core->lock_info, err);
     if (status != NPK_OK)
         return status == NPK_MISUSE ? NPK_OK : status;
     npk_wait wait = {(uint64_t)core->settings.busy_timeout_ms * 1000, NULL, NULL};

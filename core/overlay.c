@@ -121,10 +121,15 @@ int npk_overlay_compare(const void *a, size_t a_size, const void *b, size_t b_si
 
 static head head_of(const uint8_t *key, size_t key_size)
 {
+    head result;
+    if (key_size >= sizeof result) {
+        for (unsigned i = 0; i < HEAD_WORDS; i++)
+            result.words[i] = npk_get_be64(key + 8 * i);
+        return result;
+    }
     uint8_t padded[8 * HEAD_WORDS] = {0};
     if (key_size)
-        memcpy(padded, key, npk_min_u64(key_size, sizeof padded));
-    head result;
+        memcpy(padded, key, key_size);
     for (unsigned i = 0; i < HEAD_WORDS; i++)
         result.words[i] = npk_get_be64(padded + 8 * i);
     return result;

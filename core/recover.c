@@ -28,7 +28,7 @@ static npk_status publish_changes(npk_kv *kv, npk_error *err)
         return NPK_OK;
     npk_status status = npk_index_reserve(index, npk_kv_change_count(kv), npk_kv_change_size(kv), err);
     if (status == NPK_OK)
-        status = npk_index_publish(index, kv, err);
+        status = npk_index_publish(index, kv, NULL, err);
     if (status == NPK_OK)
         npk_kv_clear(kv);
     return status;
@@ -90,7 +90,7 @@ npk_status npk_recover_replay(const npk_io *io, npk_file *checkpoint_directory, 
         return status;
     if (replay->checkpoint_lsn == 0) { /* an empty state, so that the first record finds one */
         npk_wal_end start = {.lsn = NPK_WAL_FIRST_LSN};
-        status = npk_apply_end(kv, &start, err);
+        status = npk_apply_end(kv, &start, NULL, err);
     }
     if (status != NPK_OK)
         return status;
@@ -157,7 +157,7 @@ static npk_status fill_index(npk_core *core, npk_index *index, uint64_t stop_lsn
     if (status == NPK_OK)
         status = settle_end(core, &replay, end, err);
     if (status == NPK_OK)
-        status = npk_apply_end(kv, end, err);
+        status = npk_apply_end(kv, end, NULL, err);
     if (status == NPK_OK)
         status = publish_changes(kv, err);
     npk_kv_close(kv);
@@ -274,7 +274,7 @@ static npk_status keep_transactions(npk_core *core, const npk_store_state *publi
             status = npk_wal_cut(core->wal, &scan, &end, err);
         }
         if (status == NPK_OK)
-            status = npk_apply_end(kv, &end, err);
+            status = npk_apply_end(kv, &end, NULL, err);
         if (status == NPK_OK)
             status = publish_changes(kv, err);
         if (status == NPK_OK) {

@@ -327,6 +327,11 @@ npk_status npk_row_index_put_run(npk_row_change *change, const npk_run *run, boo
     return status;
 }
 
+npk_status npk_row_index_put_new_run(npk_row_change *change, const npk_run *run, npk_error *err)
+{
+    return run->count ? write_run(change, run, err) : NPK_OK;
+}
+
 npk_status npk_row_index_put_set(npk_row_change *change, const npk_set *set, bool fold, npk_error *err)
 {
     if (set->count == 0)

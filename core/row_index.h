@@ -21,6 +21,8 @@ typedef struct npk_row_change {
 /* Put a run: it wins over older runs and loses to newer ones, slot by slot. fold: only where a run is already (slots that were
  * dropped meanwhile stay gone). Packed sets it makes pointless go. */
 npk_status npk_row_index_put_run(npk_row_change *change, const npk_run *run, bool fold, npk_error *err);
+/* The same for slots that were never given out before, as those of an append: nothing can lie there. */
+npk_status npk_row_index_put_new_run(npk_row_change *change, const npk_run *run, npk_error *err);
 /* Put a packed set. Older sets whose slots it all holds go; with fold, all sets of the block up to its LSN. */
 npk_status npk_row_index_put_set(npk_row_change *change, const npk_set *set, bool fold, npk_error *err);
 /* Slots first_slot .. + count become the last rows. */

@@ -371,7 +371,7 @@ static npk_status open_empty(npk_kv **out, npk_error *err)
     npk_wal_end start = {.lsn = NPK_WAL_FIRST_LSN};
     npk_status status = npk_kv_open(NULL, &kv, err);
     if (status == NPK_OK)
-        status = npk_apply_end(kv, &start, err);
+        status = npk_apply_end(kv, &start, NULL, err);
     if (status != NPK_OK) {
         npk_kv_close(kv);
         return status;

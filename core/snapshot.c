@@ -149,10 +149,8 @@ npk_status npk_source_begin(const npk_source *source, npk_source_view *view, npk
         (void)pthread_mutex_lock(&view->snapshot->mutex);
         view->kv = source->snapshot->kv;
     }
-    npk_status status = npk_kv_begin_read(view->kv, err);
-    if (status != NPK_OK && view->snapshot)
-        (void)pthread_mutex_unlock(&view->snapshot->mutex);
-    return status;
+    npk_kv_begin_read(view->kv);
+    return NPK_OK;
 }
 
 void npk_source_end(npk_source_view *view)
@@ -223,8 +221,10 @@ npk_status npk_list_attrs(const npk_source *source, const char *array,
     bool found = true;
     if (array)
         status = npk_catalog_find_array(view.kv, array, &id, &found, err);
-    if (status == NPK_OK && !found)
+    if (status == NPK_OK && !found) {
         status = npk_fail(err, NPK_NOT_FOUND, "no array \"%s\"", array);
+        npk_error_set_array(err, array);
+    }
     uint8_t prefix[8];
     if (status == NPK_OK)
         status = npk_kv_scan(view.kv, NPK_TABLE_ATTRS, prefix, npk_key_u64(prefix, id), NULL, 0, copy_listed, &listing, err);

@@ -19,11 +19,13 @@ static npk_status begin_op(npk_txn *txn, npk_savepoint *start, npk_error *err)
     if (txn->broken != NPK_OK)
         return npk_fail(err, txn->broken, "an earlier failure broke this transaction; it can only be rolled back");
     *start = npk_txn_here(txn);
+    npk_kv_begin_read(txn->kv); /* one reading for all look-ups of the operation: nobody else publishes meanwhile */
     return NPK_OK;
 }
 
 static npk_status end_op(npk_txn *txn, const npk_savepoint *start, npk_status status, const char *array, npk_error *err)
 {
+    npk_kv_end_read(txn->kv);
     if (status != NPK_OK) {
         npk_error_set_array(err, array);
         txn->full |= status == NPK_NO_SPACE;
@@ -711,8 +713,10 @@ static npk_status check_free_name(npk_txn *txn, const char *name, npk_error *err
     npk_status status = check_name(name, "array name", err);
     if (status == NPK_OK)
         status = npk_catalog_find_array(txn->kv, name, &other, &found, err);
-    if (status == NPK_OK && found)
+    if (status == NPK_OK && found) {
         status = npk_fail(err, NPK_EXISTS, "array \"%s\" is there already", name);
+        npk_error_set_array(err, name); /* this one is in the way, not the one that the operation starts from */
+    }
     return status;
 }
 

@@ -64,6 +64,12 @@ static npk_status work(npk_core *core, const struct due *due, npk_error *err)
 
 npk_status npk_upkeep_enforce(npk_core *core, npk_error *err)
 {
+    /* On the path of every transaction. The end of the log as this process saw it last is one transaction old at most: the limits are no sharp
+     * ones. */
+    uint64_t end = atomic_load(&core->seen_lsn), checkpoint = atomic_load(&core->checkpoint_lsn);
+    if (atomic_load(&core->logged_since_fold) <= core->settings.pending_limit / 2 &&
+        (end <= checkpoint || end - checkpoint <= 2 * core->settings.checkpoint_log_size))
+        return NPK_OK;
     struct due due = {0};
     npk_status status = look(core, core->settings.pending_limit, 2 * core->settings.checkpoint_log_size, &due, err);
     if (status != NPK_OK || (!due.fold && !due.checkpoint))

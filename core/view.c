@@ -58,12 +58,9 @@ npk_status npk_view_begin(npk_core *core, npk_kv **kv, npk_error *err)
             return status;
     }
     npk_status status = npk_kv_open(core->index, kv, err);
-    if (status == NPK_OK) {
-        status = npk_kv_begin_read(*kv, err);
-        if (status != NPK_OK)
-            npk_kv_close(*kv);
-    }
-    if (status != NPK_OK)
+    if (status == NPK_OK)
+        npk_kv_begin_read(*kv);
+    else
         (void)pthread_rwlock_unlock(&core->index_lock);
     return status;
 }
@@ -73,44 +70,6 @@ void npk_view_end(npk_core *core, npk_kv *kv)
     npk_kv_end_read(kv);
     npk_kv_close(kv);
     (void)pthread_rwlock_unlock(&core->index_lock);
-}
-
-npk_status npk_view_state(npk_core *core, npk_store_state *state, npk_error *err)
-{
-    npk_kv *kv = NULL;
-    npk_status status = npk_view_begin(core, &kv, err);
-    if (status != NPK_OK)
-        return status;
-    bool found = false;
-    status = npk_catalog_get_state(kv, state, &found, err);
-    npk_view_end(core, kv);
-    if (status == NPK_OK && !found)
-        status = npk_catalog_fail(err, NPK_TABLE_STORE);
-    return status;
-}
-
-npk_status npk_view_begin_write(npk_core *core, npk_kv **kv, npk_error *err)
-{
-    if (atomic_load(&core->control->index_name) != core->index_name) {
-        npk_status status = follow_index(core, err);
-        if (status != NPK_OK)
-            return status;
-    }
-    return npk_kv_open(core->index, kv, err);
-}
-
-void npk_view_end_write(npk_core *core, npk_kv *kv)
-{
-    (void)core;
-    npk_kv_close(kv);
-}
-
-/* ---- arrays --------------------------------------------------------------------------------------------------------- */
-
-npk_array_sources npk_view_sources(npk_core *core)
-{
-    npk_array_sources sources = {.io = core->io, .wal = core->wal, .columns = core->columns};
-    return sources;
 }
 
 /* A moment of the store: which index, and which state of it. A rebuilt index counts anew, and after a loss the same LSNs may be given
@@ -127,6 +86,77 @@ static struct moment moment_now(npk_core *core)
         now.version = npk_index_version(core->index);
     (void)pthread_rwlock_unlock(&core->index_lock);
     return now;
+}
+
+static void know_state(npk_core *core, const npk_store_state *state, struct moment when)
+{
+    (void)pthread_mutex_lock(&core->cache_mutex);
+    core->known_state = *state;
+    core->known_index = when.index_name;
+    core->known_version = when.version;
+    (void)pthread_mutex_unlock(&core->cache_mutex);
+}
+
+npk_status npk_view_state(npk_core *core, npk_store_state *state, npk_error *err)
+{
+    struct moment now = moment_now(core);
+    (void)pthread_mutex_lock(&core->cache_mutex);
+    bool known = now.version && core->known_version == now.version && core->known_index == now.index_name;
+    if (known)
+        *state = core->known_state;
+    (void)pthread_mutex_unlock(&core->cache_mutex);
+    if (known)
+        return NPK_OK;
+    npk_kv *kv = NULL;
+    npk_status status = npk_view_begin(core, &kv, err);
+    if (status != NPK_OK)
+        return status;
+    bool found = false;
+    status = npk_catalog_get_state(kv, state, &found, err);
+    npk_view_end(core, kv);
+    if (status == NPK_OK && !found)
+        status = npk_catalog_fail(err, NPK_TABLE_STORE);
+    if (status == NPK_OK)
+        know_state(core, state, now); /* the moment was asked before: at worst the state looks older than it is */
+    return status;
+}
+
+void npk_view_published(npk_core *core, const npk_store_state *state, uint64_t version)
+{
+    struct moment now = {core->index_name, version}; /* only a holder of the writer lock swaps the index */
+    know_state(core, state, now);
+}
+
+npk_status npk_view_begin_write(npk_core *core, npk_kv **kv, npk_error *err)
+{
+    if (atomic_load(&core->control->index_name) != core->index_name) {
+        npk_status status = follow_index(core, err);
+        if (status != NPK_OK)
+            return status;
+    }
+    npk_kv *kept = core->writer_kv;
+    core->writer_kv = NULL;
+    if (kept && npk_kv_base(kept) == core->index) {
+        *kv = kept;
+        return NPK_OK;
+    }
+    npk_kv_close(kept);
+    return npk_kv_open(core->index, kv, err);
+}
+
+void npk_view_end_write(npk_core *core, npk_kv *kv)
+{
+    npk_kv_clear(kv);
+    npk_kv_close(core->writer_kv);
+    core->writer_kv = kv; /* with its memory */
+}
+
+/* ---- arrays --------------------------------------------------------------------------------------------------------- */
+
+npk_array_sources npk_view_sources(npk_core *core)
+{
+    npk_array_sources sources = {.io = core->io, .wal = core->wal, .columns = core->columns};
+    return sources;
 }
 
 static npk_array *cache_find(npk_core *core, const char *name, struct moment now)

@@ -12,8 +12,10 @@ void npk_view_end(npk_core *core, npk_kv *kv);
 /* Open the index that control names: *name is which one. */
 npk_status npk_view_open_index(npk_core *core, uint64_t *name, npk_index **index, npk_error *err);
 
-/* The published state by itself. */
+/* The published state by itself, remembered as long as nothing is published: each commit asks twice. */
 npk_status npk_view_state(npk_core *core, npk_store_state *state, npk_error *err);
+/* The holder of the writer lock has published this state, which is this version of the index. */
+void npk_view_published(npk_core *core, const npk_store_state *state, uint64_t version);
 
 /* For the holder of the writer lock: a view that collects changes. Nobody else publishes, so it may live as long as the lock; it holds no read
  * transaction but keeps the index from being swapped by anyone but its own thread. */

@@ -40,7 +40,7 @@ static void tick(npk_core *core, uint64_t *next_work_us)
     const npk_io *io = core->io;
     uint64_t now = io->monotonic_us(io);
     npk_error err = {0};
-    if (npk_locks_check_name(io, core->root, core->lock_file, NULL) != NPK_OK) {
+    if (npk_locks_check_name(io, core->root, &core->lock_info, NULL) != NPK_OK) {
         say(core, "the store directory is gone");
         return;
     }

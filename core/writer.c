@@ -8,6 +8,7 @@
 #include "error.h"
 #include "recover.h"
 #include "reserve.h"
+#include "thread.h"
 #include "view.h"
 
 /* ---- the lock --------------------------------------------------------------------------------------------------------- */
@@ -99,7 +100,7 @@ static bool same_end(const npk_wal_end *a, const npk_wal_end *b)
 /* With the lock held: the state to go on from, and the log positioned behind it. */
 static npk_status prepare(npk_core *core, npk_store_state *state, npk_error *err)
 {
-    npk_status status = npk_locks_check_name(core->io, core->root, core->lock_file, err);
+    npk_status status = npk_locks_check_name(core->io, core->root, &core->lock_info, err);
     if (status == NPK_OK)
         status = npk_view_state(core, state, err);
     bool tail = false;
@@ -109,8 +110,6 @@ static npk_status prepare(npk_core *core, npk_store_state *state, npk_error *err
     bool known = atomic_load(&core->control->generation) == core->log_generation && same_end(&core->log_end, &state->end);
     if (status == NPK_OK && !tail && !known)
         status = npk_wal_has_tail(core->wal, &state->end, &tail, err);
-    else if (status == NPK_OK && !tail)
-        status = npk_wal_has_segment(core->wal, state->end.seq + 1, &tail, err); /* one look at a name: to go on before it would lose rows */
     if (status == NPK_OK && tail) {
         status = npk_recover_tail(core, false, err);
         if (status == NPK_OK)
@@ -118,6 +117,7 @@ static npk_status prepare(npk_core *core, npk_store_state *state, npk_error *err
     }
     if (status != NPK_OK)
         return status;
+    atomic_store(&core->seen_lsn, state->end.lsn);
     uint64_t generation = atomic_load(&core->control->generation);
     if (generation != core->log_generation || !same_end(&core->log_end, &state->end)) {
         if (generation != core->log_generation)
@@ -176,12 +176,15 @@ static uint64_t known_watermark(npk_core *core)
 static npk_status publish(npk_core *core, npk_kv *kv, npk_error *err)
 {
     npk_wal_end end = npk_wal_get_end(core->wal);
-    npk_status status = npk_apply_end(kv, &end, err);
+    npk_store_state state;
+    npk_status status = npk_apply_end(kv, &end, &state, err);
+    uint64_t version = 0;
     if (status == NPK_OK)
-        status = npk_index_publish(core->index, kv, err);
+        status = npk_index_publish(core->index, kv, &version, err);
     npk_kv_clear(kv);
     if (status == NPK_OK) {
         core->log_end = end;
+        npk_view_published(core, &state, version);
         return NPK_OK;
     }
     npk_status rebuilt = npk_recover_build_index(core, 0, err);
@@ -227,8 +230,8 @@ static npk_status make_room(npk_core *core, npk_kv *kv, bool use_reserve, npk_er
     return status;
 }
 
-npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
-                             uint32_t interval_ms, bool use_reserve, npk_position *position, npk_error *err)
+static npk_status commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
+                         uint32_t interval_ms, bool use_reserve, npk_position *position, npk_error *err)
 {
     uint8_t meta[12];
     npk_put_u64(meta, core->io->now_us(core->io));
@@ -285,6 +288,15 @@ npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, u
     atomic_fetch_add(&core->commits, 1);
     atomic_store(&core->last_commit_us_monotonic, core->io->monotonic_us(core->io));
     return NPK_OK;
+}
+
+npk_status npk_writer_commit(npk_core *core, npk_kv *kv, uint64_t transaction, uint32_t record_count, npk_sync sync,
+                             uint32_t interval_ms, bool use_reserve, npk_position *position, npk_error *err)
+{
+    npk_thread_hold_file_size_signal(); /* once, for the log and the index */
+    npk_status status = commit(core, kv, transaction, record_count, sync, interval_ms, use_reserve, position, err);
+    npk_thread_release_file_size_signal(false);
+    return status;
 }
 
 npk_status npk_writer_abort(npk_core *core, npk_kv *kv, uint64_t begin_lsn, uint64_t transaction, npk_error *err)

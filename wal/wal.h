@@ -135,8 +135,6 @@ npk_status npk_wal_cut(npk_wal *wal, const npk_wal_scan *scan, npk_wal_end *end,
 
 /* Is anything behind end: a non-zero byte where the next record's header would be, or a later segment? Cheap: asked by each new writer. */
 npk_status npk_wal_has_tail(npk_wal *wal, const npk_wal_end *end, bool *has_tail, npk_error *err);
-/* Is there a file of segment seq? Asks for the name alone. */
-npk_status npk_wal_has_segment(npk_wal *wal, uint64_t seq, bool *is_there, npk_error *err);
 
 /* ---- salvage: reading a log that a scan refuses ------------------------------------------------------------------- */
 

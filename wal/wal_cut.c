@@ -199,15 +199,3 @@ npk_status npk_wal_has_tail(npk_wal *wal, const npk_wal_end *end, bool *has_tail
         *has_tail = found;
     return status;
 }
-
-npk_status npk_wal_has_segment(npk_wal *wal, uint64_t seq, bool *is_there, npk_error *err)
-{
-    char name[NPK_WAL_NAME_SIZE];
-    npk_file_info info;
-    npk_segment_name(seq, name);
-    int rc = wal->io->info_at(wal->io, wal->directory, name, &info);
-    if (rc && rc != ENOENT)
-        return npk_fail_errno(err, rc, "could not examine segment \"%s\"", name);
-    *is_there = rc == 0;
-    return NPK_OK;
-}

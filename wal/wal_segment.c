@@ -9,7 +9,7 @@
 #include "checksum.h"
 #include "error.h"
 
-#define WRITE_SIZE (1024u * 1024u)
+#define WRITE_SIZE 4096u
 
 npk_status npk_segment_wrap(const npk_io *io, npk_file *file, uint64_t file_size, const npk_segment_header *header,
                             npk_segment **segment, npk_error *err)

@@ -6,52 +6,70 @@
 #include <stdint.h>
 #include <string.h>
 
+/* One load or store each: compilers do not see through a loop over the bytes, and every key and record header passes here. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define NPK_LE16(v) (v)
+#define NPK_LE32(v) (v)
+#define NPK_LE64(v) (v)
+#define NPK_BE64(v) __builtin_bswap64(v)
+#else
+#define NPK_LE16(v) __builtin_bswap16(v)
+#define NPK_LE32(v) __builtin_bswap32(v)
+#define NPK_LE64(v) __builtin_bswap64(v)
+#define NPK_BE64(v) (v)
+#endif
+
 static inline void npk_put_u16(uint8_t *p, uint16_t v)
 {
-    p[0] = (uint8_t)v;
-    p[1] = (uint8_t)(v >> 8);
+    v = NPK_LE16(v);
+    memcpy(p, &v, sizeof v);
 }
 
 static inline void npk_put_u32(uint8_t *p, uint32_t v)
 {
-    for (unsigned i = 0; i < 4; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
+    v = NPK_LE32(v);
+    memcpy(p, &v, sizeof v);
 }
 
 static inline void npk_put_u64(uint8_t *p, uint64_t v)
 {
-    for (unsigned i = 0; i < 8; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
+    v = NPK_LE64(v);
+    memcpy(p, &v, sizeof v);
 }
 
 static inline uint16_t npk_get_u16(const uint8_t *p)
 {
-    return (uint16_t)(p[0] | (unsigned)p[1] << 8);
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return NPK_LE16(v);
 }
 
 static inline uint32_t npk_get_u32(const uint8_t *p)
 {
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return NPK_LE32(v);
 }
 
 static inline uint64_t npk_get_u64(const uint8_t *p)
 {
-    return (uint64_t)npk_get_u32(p) | (uint64_t)npk_get_u32(p + 4) << 32;
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return NPK_LE64(v);
 }
 
 /* Big-endian, for keys whose byte order must be their numeric order. */
 static inline void npk_put_be64(uint8_t *p, uint64_t v)
 {
-    for (unsigned i = 0; i < 8; i++)
-        p[i] = (uint8_t)(v >> (56 - 8 * i));
+    v = NPK_BE64(v);
+    memcpy(p, &v, sizeof v);
 }
 
 static inline uint64_t npk_get_be64(const uint8_t *p)
 {
-    uint64_t v = 0;
-    for (unsigned i = 0; i < 8; i++)
-        v = v << 8 | p[i];
-    return v;
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return NPK_BE64(v);
 }
 
 /* true on overflow; *out is then undefined. */

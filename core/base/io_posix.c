@@ -16,6 +16,7 @@
 
 #include "alloc.h"
 #include "bytes.h"
+#include "thread.h"
 
 /* Linux 3.15 and later; older C library headers lack the names. */
 #ifndef F_OFD_GETLK
@@ -159,39 +160,15 @@ static int posix_read(const npk_io *io, npk_file *file, uint64_t offset, void *b
     return 0;
 }
 
-/* A write or allocation beyond RLIMIT_FSIZE raises SIGXFSZ, which kills. It is directed at the calling thread, so it is held
- * back around the call and taken out of the queue: the caller sees EFBIG only. The two mask calls cost 0.6 us together beside
- * 1.0 us for writing 4096 bytes to memory; asking for the limit instead costs as much and leaves a gap in which it can change. */
-static void hold_signals(const sigset_t *held, sigset_t *before)
-{
-    (void)pthread_sigmask(SIG_BLOCK, held, before);
-}
-
-static void release_signals(const sigset_t *before, int rc)
-{
-    if (rc == EFBIG) {
-        sigset_t set;
-        (void)sigemptyset(&set);
-        (void)sigaddset(&set, SIGXFSZ);
-        const struct timespec at_once = {0, 0};
-        while (sigtimedwait(&set, NULL, &at_once) < 0 && errno == EINTR)
-            ;
-    }
-    (void)pthread_sigmask(SIG_SETMASK, before, NULL);
-}
-
 static int posix_write(const npk_io *io, npk_file *file, uint64_t offset, const void *bytes, size_t size, size_t *done)
 {
     (void)io;
     if (offset > INT64_MAX)
         return EFBIG;
-    sigset_t held, before;
-    (void)sigemptyset(&held);
-    (void)sigaddset(&held, SIGXFSZ);
-    hold_signals(&held, &before);
+    npk_thread_hold_file_size_signal();
     ssize_t n = pwrite(file->fd, bytes, size, (off_t)offset);
     int rc = n < 0 ? errno : 0;
-    release_signals(&before, rc);
+    npk_thread_release_file_size_signal(rc == EFBIG);
     if (rc)
         return rc;
     *done = (size_t)n;
@@ -248,13 +225,15 @@ static int posix_allocate(const npk_io *io, npk_file *file, uint64_t offset, uin
     if (size == 0)
         return 0;
     /* All signals wait: some file systems undo an interrupted fallocate, and a profiling timer would undo it for ever. */
-    sigset_t held, before;
-    (void)sigfillset(&held);
-    hold_signals(&held, &before);
+    npk_thread_hold_file_size_signal();
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_BLOCK, &all, &before);
     int rc = fallocate(file->fd, 0, (off_t)offset, (off_t)size) == 0 ? 0 : errno;
     if (rc == EOPNOTSUPP || rc == ENOSYS)
         rc = allocate_by_zeros(file->fd, offset, size);
-    release_signals(&before, rc);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    npk_thread_release_file_size_signal(rc == EFBIG);
     return rc;
 }
 

@@ -40,17 +40,29 @@ int npk_thread_start(pthread_t *thread, void *(*run)(void *context), void *conte
     return rc;
 }
 
-void npk_thread_hold_file_size_signal(sigset_t *before)
+static _Thread_local struct {
+    unsigned depth;
+    bool failed;
+    sigset_t before;
+} held;
+
+void npk_thread_hold_file_size_signal(void)
 {
+    if (held.depth++ > 0)
+        return;
     sigset_t set;
     (void)sigemptyset(&set);
     (void)sigaddset(&set, SIGXFSZ);
-    (void)pthread_sigmask(SIG_BLOCK, &set, before);
+    (void)pthread_sigmask(SIG_BLOCK, &set, &held.before);
 }
 
-void npk_thread_release_file_size_signal(const sigset_t *before, bool failed)
+void npk_thread_release_file_size_signal(bool failed)
 {
-    if (failed) {
+    held.failed |= failed;
+    if (--held.depth > 0)
+        return;
+    if (held.failed) {
+        held.failed = false;
         sigset_t set;
         (void)sigemptyset(&set);
         (void)sigaddset(&set, SIGXFSZ);
@@ -58,5 +70,5 @@ void npk_thread_release_file_size_signal(const sigset_t *before, bool failed)
         while (sigtimedwait(&set, NULL, &at_once) < 0 && errno == EINTR)
             ;
     }
-    (void)pthread_sigmask(SIG_SETMASK, before, NULL);
+    (void)pthread_sigmask(SIG_SETMASK, &held.before, NULL);
 }

@@ -1,10 +1,11 @@
 """Dtypes: how they are written down, which are refused, and what may be put into an array of a given dtype."""
 
 import sys
+from datetime import timedelta
 
 import numpy as np
 
-from ._errors import DTypeError, ShapeError
+from ._errors import DTypeError, NumPackError, ShapeError
 
 _DTYPES = {}  # description -> dtype
 _DESCRS = {}  # dtype -> description
@@ -83,17 +84,36 @@ def as_array(value, name):
         return value
     masked = sys.modules.get("numpy.ma")
     if masked is not None and isinstance(value, masked.MaskedArray):
-        if masked.getmaskarray(value).any() if value.dtype.names is None else _any_masked(value, masked):
-            raise DTypeError(f"array {name!r}: masked values cannot be stored; fill them first", array=name)
+        if _any_set(masked.getmaskarray(value)):
+            raise _masked(name)
         return np.asarray(value.data)
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except ValueError as error:
-        raise ShapeError(f"array {name!r}: {error}", array=name) from None
+        raise ShapeError(f"array {name!r}: {error}".rstrip("."), array=name) from None
+    if masked is not None and isinstance(value, (list, tuple)) and _holds_masked(value, masked):
+        raise _masked(name)
+    return array
 
 
-def _any_masked(value, masked):
-    return bool(np.asarray(masked.getmaskarray(value)).view(np.bool_).any())
+def _masked(name):
+    return DTypeError(f"array {name!r}: masked values cannot be stored; fill them first", array=name)
+
+
+def _any_set(mask):
+    if mask.dtype.names is None:
+        return bool(mask.any())
+    return any(_any_set(mask[field]) for field in mask.dtype.names)
+
+
+def _holds_masked(value, masked):
+    """Whether there are masked values in a list: NumPy would take what lies under the mask."""
+    kinds = set(map(type, value))
+    if any(issubclass(kind, masked.MaskedArray) for kind in kinds) and any(
+            isinstance(item, masked.MaskedArray) and _any_set(masked.getmaskarray(item)) for item in value):
+        return True
+    return any(issubclass(kind, (list, tuple)) for kind in kinds) and any(
+        isinstance(item, (list, tuple)) and _holds_masked(item, masked) for item in value)
 
 
 def contiguous(array):
@@ -161,24 +181,33 @@ def _lost(name, dtype, raw=None):
     return DTypeError(f"array {name!r}: {what} does not survive the conversion to the stored dtype {dtype}", array=name)
 
 
+def _kind(dtype):
+    """The kind of a dtype; those of ml_dtypes say "V", whatever they are."""
+    if dtype.isbuiltin != 2:
+        return dtype.kind
+    return "i" if "int" in dtype.name else "f"
+
+
 def _convert_untyped(value, dtype, name):
-    raw = as_array(value, name)
-    if dtype.names is None and raw.size == 0:
-        return np.empty(raw.shape, dtype)
-    kind = "f" if dtype.isbuiltin == 2 else dtype.kind
     try:
-        if dtype.names is not None or kind in "mMV":
-            return _convert_exactly(value, raw, dtype, name)
-        if kind in "SU":
-            if raw.dtype.kind != kind or raw.dtype.itemsize > dtype.itemsize:
+        if dtype.names is not None:
+            return _convert_records(value, dtype, name)
+        raw = as_array(value, name)
+        if raw.size == 0:
+            return np.empty(raw.shape, dtype)
+        kind = _kind(dtype)
+        if kind in "mM":
+            return _convert_times(value, raw, dtype, name)
+        if kind in "SUV":
+            if raw.dtype.kind not in ("SV" if kind == "V" else kind) or raw.dtype.itemsize > dtype.itemsize:
                 raise _lost(name, dtype, raw.dtype)
-            return raw.astype(dtype)
+            return np.array(value, dtype) if kind == "V" else raw.astype(dtype)
         if raw.dtype.kind == "O" or (kind in "biu" and raw.dtype.kind == "f"):
             return _convert_objects(value, dtype, kind, name)
         return _convert_numbers(raw, dtype, kind, name)
     except (OverflowError, UnicodeError):
         raise _lost(name, dtype) from None
-    except DTypeError:
+    except NumPackError:
         raise
     except (TypeError, ValueError) as error:
         raise DTypeError(f"array {name!r}: {error}", array=name) from None
@@ -190,15 +219,16 @@ def _convert_numbers(raw, dtype, kind, name):
         raise _lost(name, dtype, raw.dtype)
     with np.errstate(all="ignore"):
         result = raw.astype(dtype)
+    seen = _comparable(result)
     if kind in "biu":
-        if from_kind != "b" and not (result == raw).all():
+        if from_kind != "b" and not (seen == raw).all():
             raise _lost(name, dtype)
-        if from_kind in "iu" and kind in "iu" and ((result < 0) != (raw < 0)).any():
+        if from_kind in "iu" and kind in "iu" and ((seen < 0) != (raw < 0)).any():
             raise _lost(name, dtype)
         return result
     if from_kind in "iu":
         # Doubles hold integers up to 2 ** 53; beyond that, and for narrower floats, compare as Python numbers.
-        wide = result.astype(np.complex128 if kind == "c" else np.float64) if dtype.itemsize < 16 else result
+        wide = seen.astype(np.complex128 if kind == "c" else np.float64) if dtype.itemsize < 16 else seen
         if not np.isfinite(wide).all():
             raise _lost(name, dtype)
         if int(raw.max()) > 2 ** 53 or int(raw.min()) < -2 ** 53:
@@ -207,11 +237,15 @@ def _convert_numbers(raw, dtype, kind, name):
                 raise _lost(name, dtype)
         elif not (wide == raw).all():
             raise _lost(name, dtype)
-    elif from_kind in "fc":
-        finite = np.isfinite(result if dtype.isbuiltin != 2 else result.astype(np.float64))
-        if not (finite == np.isfinite(raw)).all():
+    elif from_kind in "fc":  # rounded is fine; infinite or not a number only where it was
+        if not ((np.isnan(seen) == np.isnan(raw)) & (np.isinf(seen) == np.isinf(raw))).all():
             raise _lost(name, dtype)
     return result
+
+
+def _comparable(array):
+    """The same values in a dtype that NumPy compares; exact, for those of ml_dtypes are narrow."""
+    return array.astype(np.float64) if array.dtype.isbuiltin == 2 else array
 
 
 def _convert_objects(value, dtype, kind, name):
@@ -220,45 +254,73 @@ def _convert_objects(value, dtype, kind, name):
         raise _lost(name, dtype, "object")
     with np.errstate(all="ignore"):
         result = objects.astype(dtype)
-    for before, after in zip(objects.ravel().tolist(), result.ravel().tolist()):
+    for before, after in zip(objects.ravel().tolist(), _comparable(result).ravel().tolist()):
         exact = kind in "biu" or isinstance(before, int)
         if before != after if exact else not _survives(before, after):
             raise _lost(name, dtype)
     return result
 
 
-def _leaves(value):
-    if isinstance(value, (list, tuple)):
+def _survives(before, after):
+    """Whether a float, or what is like one, was rounded at most."""
+    before, after = complex(before), complex(after)
+    return before != before or (after == after and (abs(before) == float("inf")) == (abs(after) == float("inf")))
+
+
+def _convert_times(value, raw, dtype, name):
+    """Times and spans: every one must mean the same in the unit of the array."""
+    result = np.array(value, dtype)
+    if raw.dtype.kind == dtype.kind:
+        if not ((result.astype(raw.dtype) == raw) | np.isnat(raw)).all():
+            raise _lost(name, dtype)
+        return result
+    for before, after in zip(np.array(value, object).ravel().tolist(), result.ravel()):
+        if before is None:
+            continue
+        if dtype.kind == "M":
+            before = np.datetime64(before)
+        elif isinstance(before, int) and not isinstance(before, bool):
+            before = np.timedelta64(before, np.datetime_data(dtype))
+        elif isinstance(before, (timedelta, np.timedelta64)):
+            before = np.timedelta64(before)
+        else:
+            raise _lost(name, dtype, type(before).__name__)
+        # The stored one is brought to the unit of the given one, not the other way: a year that does not fit
+        # nanoseconds would wrap to the same wrong value.
+        if not (np.isnat(before) or after.astype(before.dtype) == before):
+            raise _lost(name, dtype)
+    return result
+
+
+def _records(value):
+    """The tuples of a nested list of records."""
+    if isinstance(value, list):
         for item in value:
-            yield from _leaves(item)
-    elif isinstance(value, np.ndarray):
-        yield from _leaves(value.tolist())
+            yield from _records(item)
+    elif isinstance(value, np.ndarray) and value.dtype.names is not None:
+        yield from value.ravel()
     else:
         yield value
 
 
-def _survives(before, after):
-    if isinstance(before, np.generic):
-        before = before.item()
-    if isinstance(before, (float, complex)) and isinstance(after, (float, complex)):
-        return before != before or (abs(before) == float("inf")) == (abs(after) == float("inf"))
-    if isinstance(before, bytes) and isinstance(after, bytes):
-        return before.rstrip(b"\0") == after.rstrip(b"\0")
-    return before == after
-
-
-def _convert_exactly(value, raw, dtype, name):
-    """Structures, times and voids: what comes out must be what went in, item by item."""
-    result = np.array(value, dtype=dtype)
-    if dtype.names is not None:
-        before, after = list(_leaves(value)), list(_leaves(result.tolist()))
-        if len(before) != len(after) or not all(map(_survives, before, after)):
-            raise _lost(name, dtype)
-    elif dtype.kind in "mM":
-        if raw.dtype.kind not in "iO" or dtype.kind == "M" and raw.dtype.kind != "O":
-            fine = np.array(value, dtype=dtype.kind + "8")
-            if not ((fine == result) | np.isnat(fine)).all():
-                raise _lost(name, dtype)
-    elif raw.dtype.kind not in "SV" or raw.dtype.itemsize > dtype.itemsize:
-        raise _lost(name, dtype, raw.dtype)
+def _convert_records(value, dtype, name):
+    """Structures, field by field: each by the rule of its kind."""
+    objects = np.array(value, [(field, object) for field in dtype.names])
+    records = list(_records(value))
+    for record in records:
+        if isinstance(record, np.void) and record.dtype.names == dtype.names:
+            continue
+        if not isinstance(record, tuple) or len(record) != len(dtype.names):
+            raise _lost(name, dtype, type(record).__name__)
+    if len(records) != objects.size:
+        raise ShapeError(f"array {name!r}: {len(records)} records have no shape", array=name)
+    result = np.zeros(objects.shape, dtype)
+    if result.size == 0:
+        return result
+    for field in dtype.names:
+        column = _convert_untyped(objects[field].tolist(), dtype[field].base, name)
+        if column.shape != result[field].shape:
+            raise ShapeError(f"array {name!r}: field {field!r}: values of shape {column.shape[objects.ndim:]} do not fit "
+                             f"{dtype[field].shape}", array=name)
+        result[field] = column
     return result

@@ -1,8 +1,11 @@
 """The exceptions: what the caller can do about a failure decides the class.
 
 Every exception is a :class:`NumPackError` and the builtin exception that people catch for its kind. ``kind`` is a
-stable string; ``array``, ``row`` and ``lsn`` are filled where they are known, else ``None``.
+stable string; ``array``, ``row`` and ``lsn`` are filled where they are known, else ``None``. Those that are an
+`OSError` have an ``errno``.
 """
+
+import errno
 
 __all__ = [
     "NumPackError", "NotFoundError", "StoreNotFoundError", "ExistsError", "StoreExistsError", "OutOfRangeError",
@@ -28,12 +31,15 @@ class NumPackError(Exception):
     """
 
     kind = "error"
+    _errno = None  # of OSErrors: what the number is when it was not the system that failed
 
     def __init__(self, message="", *, array=None, row=None, lsn=None, errno=None, **details):
         super().__init__(message)
         self.array = array
         self.row = row
         self.lsn = lsn
+        if errno is None:
+            errno = self._errno
         if errno is not None:
             self.errno = errno
         for name, value in details.items():
@@ -63,6 +69,7 @@ class StoreNotFoundError(NumPackError, FileNotFoundError):
     """There is no store at the path."""
 
     kind = "not_found"
+    _errno = errno.ENOENT
 
 
 class ExistsError(NumPackError, ValueError):
@@ -75,6 +82,7 @@ class StoreExistsError(NumPackError, FileExistsError):
     """There is a store, or a file, at the path."""
 
     kind = "exists"
+    _errno = errno.EEXIST
 
 
 class OutOfRangeError(NumPackError, IndexError, ValueError):
@@ -132,30 +140,35 @@ class StoreIOError(NumPackError, OSError):
     """The system reported an error; ``errno`` says which."""
 
     kind = "io_error"
+    _errno = errno.EIO
 
 
 class NoSpaceError(StoreIOError):
     """The disk or quota is full; nothing was changed."""
 
     kind = "no_space"
+    _errno = errno.ENOSPC
 
 
 class BusyError(NumPackError, TimeoutError):
     """Another writer holds the store; the message names it."""
 
     kind = "busy"
+    _errno = errno.ETIMEDOUT
 
 
 class OtherHostError(NumPackError, OSError):
     """The store lies on a network file system."""
 
     kind = "other_host"
+    _errno = errno.EREMOTE
 
 
 class ReadOnlyError(NumPackError, PermissionError):
     """The store was opened, or is mounted, read-only."""
 
     kind = "read_only"
+    _errno = errno.EACCES
 
 
 class FormatError(NumPackError):
@@ -174,12 +187,14 @@ class PoisonedError(NumPackError, OSError):
     """A sync failed; the next writer repairs the store."""
 
     kind = "poisoned"
+    _errno = errno.EIO
 
 
 class StoppedError(NumPackError, InterruptedError):
     """A wait was stopped."""
 
     kind = "interrupted"
+    _errno = errno.EINTR
 
 
 class ConflictError(NumPackError, RuntimeError):

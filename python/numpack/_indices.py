@@ -88,15 +88,29 @@ def _slice(indexes, count, name):
     return 0, 0, np.arange(start, stop, step, dtype=np.int64)
 
 
+def _clip(indexes, count):
+    """The part of a range that lies from -count to count, without walking it."""
+    if indexes.step < 0:
+        indexes = indexes[::-1]
+    start, step = indexes.start, indexes.step
+    if start < -count:
+        start += -(-(-count - start) // step) * step
+    return range(start, min(indexes.stop, count), step)
+
+
 def _sequence(indexes, count, name, ignore_outside):
-    if len(indexes) == 0:
+    if not indexes:  # the length of a range may be more than len() can say
         return 0, 0, None
     if isinstance(indexes, range):
+        if ignore_outside:
+            indexes = _clip(indexes, count)
+            if not indexes:
+                return 0, 0, None
         if indexes.step == 1 and indexes.start >= 0 and indexes.stop <= count:
             return indexes.start, len(indexes), None
-        outside = [row for row in (indexes[0], indexes[-1]) if not -count <= row < count]
-        if outside and not ignore_outside:
-            raise _outside(outside[0], count, name)
+        for row in (indexes[0], indexes[-1]):
+            if not -count <= row < count:
+                raise _outside(row, count, name)
         array = np.asarray(indexes)
     else:
         kinds = set(map(type, indexes))
@@ -124,6 +138,10 @@ def _sequence(indexes, count, name, ignore_outside):
 
 
 def _array(array, count, name, ignore_outside):
+    if type(array) is not np.ndarray:
+        if isinstance(array, np.ma.MaskedArray) and np.ma.getmaskarray(array).any():
+            raise _refuse(array, name)
+        array = np.asarray(array)
     kind = array.dtype.kind
     if array.ndim != 1 or kind not in "iub":
         raise _refuse(array, name)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import weakref
-from _thread import RLock
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -13,17 +9,16 @@ import numpy as np
 from . import _core
 from ._attrs import Attributes, ReadOnlyAttributes, check_name
 from ._dtypes import as_array, contiguous, convert, decode, encode
-from ._errors import (ClosedError, CorruptError, ExistsError, FormatError, InvalidArgumentError,
-                      InvalidTypeError, NotFoundError, NumPackError, ReadOnlyError, ShapeError, StoreExistsError,
-                      StoreNotFoundError, WrongUseError, about_path)
+from ._errors import CorruptError, ExistsError, InvalidArgumentError, InvalidTypeError, NotFoundError, ShapeError
 from ._indices import resolve
-from ._lazy import LazyArray, load_copy, load_mapped, read_rows
-from ._transaction import Transaction, check_sync, forget_inherited, holds_store
+from ._lazy import LazyArray, read_rows
+from ._mappings import ArrayHandle, LoadedArrays, Snapshot, load_array
+from ._opening import EMPTY, StoreHandle, whole_number
+from ._transaction import Transaction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
-    from pathlib import Path
     from typing import Any, SupportsIndex, Union
 
     from numpy.typing import ArrayLike
@@ -32,72 +27,14 @@ if TYPE_CHECKING:
 
     Indices = Union[SupportsIndex, slice, Sequence[SupportsIndex], range, np.ndarray, tuple[np.ndarray]]
 
-_READ, _UPDATE, _CREATE, _EXCLUSIVE = range(4)  # npk_mode
-_MODES = ("r", "r+", "a", "w", "x")
-
-_opened = weakref.WeakSet()  # handles that hold a core store
-_inherited = []              # core stores of a parent process: never touched again
-
-
-def _after_fork_in_child():
-    forget_inherited()
-    for npk in list(_opened):
-        _inherited.append(npk._core)
-        npk._core = None
-        npk._forked = True
-        npk._guarded = True
-        npk._open.clear()
-        npk._opening = RLock()
-    _opened.clear()
+# What stats() has of a store that does not exist yet: the numbers of npk_stats, all zero.
+_NUMBERS = ("durable_lsn", "checkpoint_lsn", "log_size", "log_segment_count", "log_file_size", "pending_size",
+            "pending_row_count", "column_file_count", "column_file_size", "dead_file_count", "array_count", "pin_lsn",
+            "commits", "syncs", "bytes_logged", "bytes_folded", "folds", "checkpoints", "reclaims", "segment_rolls",
+            "recoveries", "last_fold_us", "last_checkpoint_us")
 
 
-def _close_at_exit():
-    for npk in list(_opened):
-        try:
-            npk._core.close()
-        except Exception:  # a transaction is open in a thread that was not waited for: the next open recovers
-            pass
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_close_at_exit)
-
-
-class _EmptySource:
-    """What a store that does not exist yet reads like."""
-
-    _position = (0, 0)
-
-    def array_open(self, name):
-        raise NotFoundError(f"array {name!r}: there is no such array", array=name)
-
-    def list_arrays(self):
-        return []
-
-    def list_attrs(self, array):
-        if array is not None:
-            self.array_open(array)
-        return {}
-
-    def position(self):
-        return self._position
-
-
-_EMPTY = _EmptySource()
-
-
-def _whole(value, name, low=0, high=2 ** 63):
-    """An option that is a whole number."""
-    try:
-        number = value.__index__()
-    except AttributeError:
-        raise InvalidTypeError(f"{name} must be an int, not {type(value).__name__}") from None
-    if not low <= number < high or isinstance(value, bool):
-        raise InvalidArgumentError(f"{name} must be at least {low} and below {high}, not {value!r}")
-    return number
-
-
-class NumPack:
+class NumPack(StoreHandle):
     """A transactional store of NumPy arrays in a directory.
 
     The constructor touches nothing; the store opens itself at the first use. Every method is one atomic transaction by
@@ -151,225 +88,6 @@ class NumPack:
     >>> npk.close()
     """
 
-    # For what may run before or after __init__ is whole.
-    _core = None
-    _open = ()
-
-    def __init__(self, filename: str | os.PathLike[str], drop_if_exists: bool = False,
-                 strict_context_mode: bool = False, warn_no_context: bool | None = None,
-                 force_gc_on_close: bool = False, *, mode: str = "a", sync: str = "commit",
-                 sync_interval_ms: int = 100, busy_timeout: float | None = 60.0, segment_size: int = 0,
-                 checkpoint_log_size: int = 0, pending_limit: int = 0, bulk_size: int = 0, background: bool = True,
-                 network: bool = False) -> None:
-        name = os.fspath(filename)
-        if not isinstance(name, str):
-            raise InvalidTypeError(f"filename must be a str or path-like, not {type(filename).__name__}")
-        if not name or "\0" in name:
-            raise InvalidArgumentError(f"filename {name!r} cannot name a directory")
-        if not isinstance(mode, str) or mode not in _MODES:
-            raise InvalidArgumentError(f"mode must be one of \"r\", \"r+\", \"a\", \"w\", \"x\", not {mode!r}")
-        if drop_if_exists and mode in ("r", "r+"):
-            raise InvalidArgumentError(f"drop_if_exists cannot be combined with mode {mode!r}")
-        self._filename = name
-        self._abspath = os.path.abspath(name)
-        self._mode = mode
-        self._strict = bool(strict_context_mode)
-        self._warn = bool(warn_no_context) and not self._strict
-        self._gc_on_close = bool(force_gc_on_close)
-        self._empty_first = bool(drop_if_exists) or mode == "w"
-        self._sync = check_sync(sync)
-        try:
-            seconds = float(busy_timeout) if busy_timeout is not None else float("inf")
-        except (TypeError, ValueError):
-            raise InvalidTypeError(f"busy_timeout must be a number of seconds, not {busy_timeout!r}") from None
-        if not seconds >= 0:
-            raise InvalidArgumentError(f"busy_timeout must not be negative, got {busy_timeout!r}")
-        self._busy_ms = int(min(seconds * 1000, 2 ** 32 - 2))
-        self._options = {
-            "sync": self._sync,
-            "sync_interval_ms": _whole(sync_interval_ms, "sync_interval_ms", 1, 2 ** 32),
-            "busy_timeout_ms": max(1, self._busy_ms),
-            "segment_size": _whole(segment_size, "segment_size"),
-            "checkpoint_log_size": _whole(checkpoint_log_size, "checkpoint_log_size"),
-            "pending_limit": _whole(pending_limit, "pending_limit"),
-            "bulk_size": _whole(bulk_size, "bulk_size"),
-            "no_background": not background,
-            "network": bool(network),
-        }
-        self._core = None
-        self._identity = None      # (device, inode) of the directory
-        self._open = []            # transactions that are open on this handle
-        self._closed = False       # closed by the user
-        self._forked = False       # inherited from a parent process: reads only
-        self._created = False      # mode "x" has made its store
-        self._opening = RLock()    # held while opening, so that threads open once
-        self._depth = 0            # nested with blocks
-        self._guarded = self._strict or self._warn  # reading takes the long way
-
-    # ---- opening and closing -------------------------------------------------------------------------------
-
-    @property
-    def is_opened(self) -> bool:
-        """Whether the store is open."""
-        return self._core is not None
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the store is not open."""
-        return self._core is None
-
-    @property
-    def path(self) -> Path:
-        """The directory, as a Path."""
-        from pathlib import Path
-        return Path(self._filename)
-
-    @property
-    def mode(self) -> str:
-        """The mode given to the constructor."""
-        return self._mode
-
-    def open(self) -> None:
-        """Open the store, creating it if the mode allows. Harmless when open.
-
-        Raises
-        ------
-        StoreNotFoundError
-            There is none, with mode "r" or "r+".
-        StoreExistsError
-            A file is at the path; with mode "x", a store.
-        FormatError
-            The directory is of the Rust package, or of a newer format.
-        """
-        if self._core is None:
-            self._open_core(create=True)
-        self._closed = False
-
-    def _open_core(self, create):
-        """Open the core's store; None when there is none and `create` is false and the mode would create it."""
-        with self._opening:
-            return self._open_once(create) if self._core is None else self._core
-
-    def _open_once(self, create):
-        path = self._abspath
-        if os.path.lexists(os.path.join(path, "metadata.npkm")) and not os.path.lexists(os.path.join(path, "FORMAT")):
-            raise FormatError(f"open store {self._filename!r}: the directory belongs to the Rust package of this name; "
-                              f"convert it with: python -m numpack.migrate {self._filename}")
-        mode = self._mode
-        if mode == "r" or self._forked:
-            number = _READ
-        elif mode == "r+" or not create:
-            number = _UPDATE
-        elif mode == "x" and not self._created:
-            number = _EXCLUSIVE
-        else:
-            number = _CREATE
-        try:
-            core = _core.open_store(path, number, **self._options)
-        except NumPackError as error:
-            named = about_path(error)
-            if isinstance(named, StoreNotFoundError) and not create and mode in ("a", "w", "x"):
-                return None
-            raise named from None
-        try:
-            if mode == "x" and number == _UPDATE and not self._created:
-                raise StoreExistsError(f"open store {self._filename!r}: there is a store already")
-            if self._empty_first and number != _READ:
-                self._empty(core)
-            status = os.stat(path)
-        except BaseException:
-            core.close()
-            raise
-        self._created = True
-        self._empty_first = False
-        self._identity = (status.st_dev, status.st_ino)
-        self._core = core
-        _opened.add(self)
-        return core
-
-    def _empty(self, core):
-        if not core.list_arrays() and not core.list_attrs(None):
-            return
-        txn = core.begin(self._busy_ms)
-        try:
-            txn.reset()
-        except BaseException:
-            txn.abort()
-            raise
-        txn.commit(self._sync)
-
-    def close(self, force_gc: bool | None = None) -> None:
-        """Close the store. Harmless when closed, or never opened. Arrays taken from it stay valid.
-
-        Parameters
-        ----------
-        force_gc : bool, optional
-            Collect garbage; None: as the constructor was told.
-
-        Raises
-        ------
-        WrongUseError
-            A transaction is open.
-        StoreIOError
-            The system failed to write what closing writes; nothing committed is lost.
-        """
-        if self._open:
-            raise WrongUseError("the store cannot be closed while a transaction is open")
-        core = self._core
-        self._core = None
-        self._closed = True
-        if core is not None:
-            _opened.discard(self)
-            try:
-                core.close()
-            except WrongUseError:
-                self._core, self._closed = core, False
-                _opened.add(self)
-                raise
-            except NumPackError:
-                if os.path.isdir(self._abspath):
-                    raise
-        if self._forked:
-            self._forked = False
-            self._guarded = self._strict or self._warn
-        if self._gc_on_close if force_gc is None else force_gc:
-            import gc
-            gc.collect()
-
-    def __enter__(self):
-        self.open()
-        self._depth += 1
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        self._depth = max(0, self._depth - 1)
-        if self._depth == 0:
-            self.close()
-        return False
-
-    def __del__(self):
-        core, self._core = self._core, None
-        if core is not None:
-            try:
-                core.close()
-            except Exception:
-                pass
-
-    def __bool__(self):
-        return True
-
-    def __reduce__(self):
-        return _rebuild, (self._abspath, self._strict, self._warn, self._gc_on_close,
-                          {"w": "r+", "x": "r+"}.get(self._mode, self._mode), self._sync, self._busy_ms, self._options)
-
-    def __repr__(self):
-        if self._core is None:
-            return f"NumPack({self._filename}, status=closed)"
-        try:
-            return f"NumPack({self._filename}, arrays={len(self._core.list_arrays())})"
-        except Exception as error:
-            return f"NumPack({self._filename}, status={type(error).__name__})"
-
     def _repr_html_(self):
         from html import escape
         if self._core is None:
@@ -383,106 +101,6 @@ class NumPack:
             return f"<p>NumPack <code>{escape(self._filename)}</code>: {escape(str(error))}</p>"
         return (f"<p>NumPack <code>{escape(self._filename)}</code></p><table><thead><tr><th>name</th><th>shape</th>"
                 f"<th>dtype</th><th>bytes</th></tr></thead><tbody>{rows}</tbody></table>")
-
-    # ---- the way to the core -------------------------------------------------------------------------------
-
-    def _current(self):
-        """The outermost transaction that the calling thread and context own, or None."""
-        for txn in self._open:
-            if txn._owned():
-                return txn
-        return None
-
-    def _check_usable(self):
-        if self._closed:
-            raise ClosedError(f"store {self._filename!r} is not opened or has been closed; use open() or a with block")
-        if self._depth == 0:
-            if self._strict:
-                raise WrongUseError(f"store {self._filename!r}: strict context mode: use it inside a with block")
-            if self._warn:
-                import warnings
-                warnings.warn(f"store {self._filename!r} is used outside a with block", UserWarning, stacklevel=4)
-
-    def _reading(self):
-        """Where to read: the transaction that the caller owns, the store, or nothing at all."""
-        if self._open:
-            txn = self._current()
-            if txn is not None:
-                core = txn._usable()
-                txn._innermost()._flush()
-                return core
-        core = self._core
-        if core is not None and not self._guarded:
-            return core
-        self._check_usable()
-        if core is None:
-            core = self._open_core(create=False)
-        return _EMPTY if core is None else core
-
-    def _writable(self):
-        """The core store, opened for writing."""
-        core = self._core
-        if core is None or self._guarded:
-            self._check_usable()
-            if self._forked:
-                raise WrongUseError(f"store {self._filename!r}: the handle was inherited through fork and can only "
-                                    "read; close() and open() it in this process")
-            if core is None:
-                if self._mode == "r":
-                    self._open_core(create=False)
-                else:
-                    core = self._open_core(create=True)
-        if self._mode == "r":
-            raise ReadOnlyError(f"store {self._filename!r} was opened with mode \"r\"")
-        return core
-
-    def _begin(self, store):
-        """A transaction of the core; waits for other threads and processes, never for this thread."""
-        return store.begin(0 if holds_store(self._identity) else self._busy_ms)
-
-    def _write(self, operation, several=False):
-        """Run ``operation(txn)`` in the caller's transaction, or in one of its own.
-
-        several: the operation changes more than one thing, so that a failure half way must be undone by a savepoint.
-        """
-        if self._open:
-            owner = self._current()
-            if owner is not None:
-                txn = owner._usable()
-                if not several:
-                    return operation(txn)
-                savepoint = txn.savepoint()
-                try:
-                    result = operation(txn)
-                except BaseException:
-                    txn.rollback_to(savepoint)
-                    txn.release_savepoint(savepoint)
-                    raise
-                txn.release_savepoint(savepoint)
-                return result
-        txn = self._begin(self._writable())
-        try:
-            result = operation(txn)
-        except BaseException:
-            txn.abort()
-            raise
-        txn.commit(self._sync)
-        return result
-
-    def _block(self):
-        """The innermost block of the caller's transaction, or None."""
-        if self._open:
-            txn = self._current()
-            if txn is not None:
-                txn._usable()
-                return txn._innermost()
-        return None
-
-    def _settle(self, names, goes=False):
-        """Rows of these arrays are about to change, or to go: batches have something to do first."""
-        block = self._block()
-        if block is not None:
-            block._settle(names, goes)
 
     # ---- writing whole arrays ------------------------------------------------------------------------------
 
@@ -538,6 +156,9 @@ class NumPack:
         DTypeError
             The values do not fit the stored dtype, which never changes.
         """
+        self._append(arrays, casting, True)
+
+    def _append(self, arrays, casting, create):
         items = _check_arrays(arrays)
         _check_casting(casting)
         self._settle([name for name, _ in items])
@@ -548,6 +169,8 @@ class NumPack:
                 try:
                     array = txn.array_open(name)
                 except NotFoundError:
+                    if not create:
+                        raise
                     item = _prepare(name, value)
                     if item[4]:
                         raise ShapeError(f"array {name!r}: append takes rows with their axis; use x[None]",
@@ -634,11 +257,12 @@ class NumPack:
         if isinstance(array_name, str):
             names = [array_name]
         elif isinstance(array_name, (list, tuple, set, frozenset)):
-            names = list(dict.fromkeys(array_name))
+            names = list(array_name)
         else:
             raise InvalidTypeError(f"array_name must be a str or a list of str, not {type(array_name).__name__}")
         for name in names:
             check_name(name)
+        names = list(dict.fromkeys(names))
         self._settle(names, True)
 
         def apply(txn):
@@ -666,7 +290,7 @@ class NumPack:
 
     def _exists(self):
         """Whether there is a store that a drop could change; a read-only handle says so itself."""
-        return self._mode == "r" or self._reading() is not _EMPTY
+        return self._mode == "r" or self._reading() is not EMPTY
 
     def clone(self, source_name: str, target_name: str) -> None:
         """A new array with the same rows; the bytes are shared.
@@ -758,12 +382,12 @@ class NumPack:
         array = self._array_open(array_name)
         if lazy:
             return LazyArray(array, self)
-        return _load(array, mmap_mode)
+        return load_array(array, mmap_mode)
 
     def _array_open(self, name):
         try:
             return self._reading().array_open(name)
-        except UnicodeEncodeError:
+        except (ValueError, NotFoundError):  # perhaps what no array can be named
             check_name(name)
             raise
 
@@ -850,7 +474,7 @@ class NumPack:
             `buffer_size` is not positive; raised at the call, as is NotFoundError.
         """
         check_name(array_name)
-        size = 1 if buffer_size is None else _whole(buffer_size, "buffer_size", 1)
+        size = 1 if buffer_size is None else whole_number(buffer_size, "buffer_size", 1)
         array = self._array_open(array_name)
         if not array.shape:
             raise ShapeError(f"array {array_name!r}: a 0-d array has no rows", array=array_name)
@@ -860,7 +484,11 @@ class NumPack:
     # ---- mapping of names ----------------------------------------------------------------------------------
 
     def __contains__(self, array_name: object) -> bool:
-        return isinstance(array_name, str) and bool(array_name) and self.has_array(array_name)
+        self._reading()  # the checks
+        try:
+            return self.has_array(array_name)
+        except InvalidArgumentError:  # what no array can be named
+            return False
 
     def __len__(self):
         return len(self._reading().list_arrays())
@@ -988,7 +616,7 @@ class NumPack:
                 return
         if self._mode == "r":
             self._writable()
-        if self._reading() is not _EMPTY:
+        if self._reading() is not EMPTY:
             action(self._writable())
 
     def _upkeep_after(self, action):
@@ -1019,8 +647,8 @@ class NumPack:
 
     def flush(self) -> None:
         """Make every commit durable now, whatever the level."""
-        if self._mode != "r" and self._reading() is not _EMPTY:
-            (self._core or self._writable()).flush()
+        if self._reading() is not EMPTY and self._mode != "r":
+            self._core.flush()
 
     def verify(self, progress: Callable[[int, int], Any] | None = None) -> list[dict[str, Any]]:
         """Read everything and compare checksums and references.
@@ -1056,10 +684,14 @@ class NumPack:
         return []
 
     def stats(self) -> dict[str, Any]:
-        """Gauges and counters of the store as a dict, with the pending rows of each array."""
+        """Gauges and counters of the store as a dict, with the pending rows of each array.
+
+        Sizes are in bytes, times in microseconds since 1970, 0: never. ``worker_reason`` says what the background thread
+        did last or waits for, and ``pin_lsn`` which state a reader still holds: why space is not given back yet.
+        """
         self._reading()
         if self._core is None:
-            return {"position": (0, 0), "array_count": 0, "pending_rows": {}}
+            return {"position": (0, 0), **dict.fromkeys(_NUMBERS, 0), "worker_reason": "", "pending_rows": {}}
         result = self._core.stats()
         result["pending_rows"] = {name: array.pending_row_count for name, array in self._open_all().items()}
         return result
@@ -1090,12 +722,6 @@ class NumPack:
         """``(epoch, lsn)`` of the newest commit that this process sees."""
         self._reading()
         return (0, 0) if self._core is None else self._core.position()
-
-
-def _rebuild(path, strict, warn, gc_on_close, mode, sync, busy_ms, options):
-    npk = NumPack(path, strict_context_mode=strict, warn_no_context=warn, force_gc_on_close=gc_on_close, mode=mode)
-    npk._sync, npk._busy_ms, npk._options = sync, busy_ms, options
-    return npk
 
 
 def _check_arrays(arrays):
@@ -1136,170 +762,3 @@ def _fit_rows(rows, count, shape, name):
     elif rows.shape != tail and rows.ndim:
         raise ShapeError(f"array {name!r}: rows of shape {rows.shape} do not fit an array of shape {shape}", array=name)
     return np.array(np.broadcast_to(rows, (count,) + tail), order="C")
-
-
-def _load(array, mmap_mode):
-    if not mmap_mode:
-        return load_copy(array)
-    return load_mapped(array, mmap_mode == "c")
-
-
-class LoadedArrays(Mapping):
-    """All arrays of one moment, each loaded when asked for; given by ``load()`` without a name."""
-
-    def __init__(self, npk, arrays, lazy, mmap_mode):
-        self._npk = npk
-        self._arrays = arrays
-        self._lazy = lazy
-        self._mmap_mode = mmap_mode
-
-    def __getitem__(self, name):
-        try:
-            array = self._arrays[name]
-        except (KeyError, TypeError):
-            raise NotFoundError(f"array {name!r}: there is no such array") from None
-        return LazyArray(array, self._npk) if self._lazy else _load(array, self._mmap_mode)
-
-    def __contains__(self, name):
-        return name in self._arrays
-
-    def __iter__(self):
-        return iter(self._arrays)
-
-    def __len__(self):
-        return len(self._arrays)
-
-    def __repr__(self):
-        return f"LoadedArrays({list(self._arrays)})"
-
-
-class ArrayHandle:
-    """One array by name, live; given by :meth:`NumPack.array`."""
-
-    __slots__ = ("_npk", "_name")
-
-    def __init__(self, npk, name):
-        self._npk = npk
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        """The name of the array."""
-        return self._name
-
-    @property
-    def shape(self):
-        """The shape it has now."""
-        return self._npk.get_shape(self._name)
-
-    @property
-    def dtype(self):
-        """The stored dtype."""
-        return self._npk.get_dtype(self._name)
-
-    @property
-    def attrs(self):
-        """The attributes of the array, mutable."""
-        return self._npk.array_attrs(self._name)
-
-    def __len__(self):
-        shape = self.shape
-        if not shape:
-            raise TypeError("len() of unsized object")
-        return shape[0]
-
-    def __getitem__(self, key):
-        return self._npk.load(self._name, lazy=True)[key]
-
-    def __setitem__(self, key, value):
-        self._npk.replace({self._name: value}, key)
-
-    def append(self, rows: ArrayLike, *, casting: str = "safe") -> None:
-        """Add rows behind the array."""
-        if not self._npk.has_array(self._name):
-            raise NotFoundError(f"array {self._name!r}: there is no such array", array=self._name)
-        self._npk.append({self._name: rows}, casting=casting)
-
-    def drop(self, indexes: Indices | None = None) -> None:
-        """Remove rows; without indices, the array."""
-        self._npk.drop(self._name, indexes)
-
-    def __array__(self, dtype=None, copy=None):
-        array = self._npk.load(self._name)
-        return array if dtype is None else array.astype(dtype, copy=False)
-
-    def __repr__(self):
-        return f"ArrayHandle({self._name!r})"
-
-
-class Snapshot(Mapping):
-    """Everything as of one committed transaction; given by :meth:`NumPack.snapshot`.
-
-    Arrays taken from it outlive it.
-    """
-
-    def __init__(self, npk, core):
-        self._npk = npk
-        self._core = core
-        self._names = None
-        self._closed = False
-
-    def _source(self):
-        if self._closed:
-            raise ClosedError("the snapshot has been closed")
-        return _EMPTY if self._core is None else self._core
-
-    @property
-    def _abspath(self):
-        return self._npk._abspath
-
-    def _attrs_of(self, name):
-        return ReadOnlyAttributes(self._source().list_attrs(name))
-
-    @property
-    def lsn(self) -> tuple[int, int]:
-        """``(epoch, lsn)`` of the state."""
-        source = self._source()
-        return source.position() if source is _EMPTY else source.position
-
-    @property
-    def attrs(self):
-        """The attributes of the store, read-only."""
-        return self._attrs_of(None)
-
-    def array_attrs(self, array_name):
-        """The attributes of an array, read-only."""
-        return self._attrs_of(check_name(array_name))
-
-    def __getitem__(self, name):
-        return LazyArray(self._source().array_open(check_name(name)), self)
-
-    def __iter__(self):
-        return iter(self._source().list_arrays())
-
-    def __len__(self):
-        return len(self._source().list_arrays())
-
-    def __contains__(self, name):
-        try:
-            self._source().array_open(name)
-        except (NotFoundError, TypeError, UnicodeEncodeError):
-            return False
-        return True
-
-    def close(self):
-        """Give up the pin. Harmless when closed."""
-        self._closed = True
-        core, self._core = self._core, None
-        if core is not None:
-            core.close()
-
-    def __enter__(self):
-        self._source()
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        self.close()
-
-    def __repr__(self):
-        return "Snapshot(closed)" if self._closed else f"Snapshot(lsn={self.lsn}, arrays={len(self)})"

@@ -9,9 +9,21 @@ PyObject *position_tuple(npk_position position)
     return Py_BuildValue("(kK)", (unsigned long)position.epoch, (unsigned long long)position.lsn);
 }
 
+/* The name as the core takes it; NULL with an exception set when it cannot be one. A NUL would end it early. */
+static const char *name_text(PyObject *name)
+{
+    Py_ssize_t size = 0;
+    const char *text = PyUnicode_AsUTF8AndSize(name, &size);
+    if (text != NULL && strlen(text) != (size_t)size) {
+        PyErr_SetString(PyExc_ValueError, "embedded null character");
+        return NULL;
+    }
+    return text;
+}
+
 PyObject *source_array_open(module_state *state, const npk_source *source, PyObject *name)
 {
-    const char *text = PyUnicode_AsUTF8AndSize(name, NULL);
+    const char *text = name_text(name);
     if (text == NULL)
         return NULL;
     npk_array *array = NULL;
@@ -95,7 +107,7 @@ done:
 PyObject *source_list_attrs(module_state *state, const npk_source *source, PyObject *array)
 {
     const char *name = NULL;
-    if (array != Py_None && (name = PyUnicode_AsUTF8AndSize(array, NULL)) == NULL)
+    if (array != Py_None && (name = name_text(array)) == NULL)
         return NULL;
     gathered all = {0};
     npk_error err = {.row = -1};

@@ -37,8 +37,9 @@ def test_accepted_as_numpy(index):
     np.array([None]), [object()],
 ])
 def test_anything_else_is_refused(index):
-    with pytest.raises(ValueError) as caught:
-        rows(index)
+    for options in ({}, {"ignore_outside": True}):
+        with pytest.raises(ValueError) as caught:
+            rows(index, **options)
     assert isinstance(caught.value, TypeError) and isinstance(caught.value, numpack.NumPackError)
     if not isinstance(index, slice):
         assert "The indexes must be int or list or numpy.ndarray or slice." in str(caught.value)
@@ -85,3 +86,120 @@ def test_a_bad_index_writes_nothing(npk):
         with pytest.raises(ValueError):
             npk.replace({"b": 9, "a": 9}, bad)
     assert npk.lsn == lsn and npk.load("b").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_outside_parts_of_ranges_are_left_out_without_walking_them():
+    for index in (range(10 ** 18), range(-10 ** 18, 10 ** 18, 3), range(8, -10 ** 18, -1), range(2 ** 70), range(-2 ** 70, 2 ** 70, 7),
+                  range(-2 ** 70, 2), range(5, 2 ** 70, 2 ** 69), range(2 ** 70, 2 ** 71), range(10, 20), range(-30, -10)):
+        expected = {row % N for row in range(-N, N) if row in index}
+        assert sorted(set(rows(index, ignore_outside=True))) == sorted(expected), index
+        if not -N <= index[0] < N or not -N <= index[-1] < N:
+            with pytest.raises(IndexError):
+                rows(index)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(-25, 25), st.integers(-25, 25), st.integers(-7, 7).filter(bool))
+def test_ranges_are_the_rows_they_list(start, stop, step):
+    index = range(start, stop, step)
+    inside = [row for row in index if -N <= row < N]
+    assert sorted(rows(index, ignore_outside=True)) == sorted(row % N for row in inside)
+    if len(inside) == len(index):
+        assert rows(index) == [row % N for row in index]
+    else:
+        with pytest.raises(IndexError):
+            rows(index)
+
+
+class Index:
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+class Arrayish:
+    ndim = 1
+
+    def __init__(self, *values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values)
+
+
+def test_whatever_has_an_index_but_bool():
+    assert rows(Index(3)) == [3] and rows(Index(-1)) == [9] and rows([Index(3), Index(-2)]) == [3, 8]
+    with pytest.raises(IndexError):
+        rows(Index(2 ** 70))
+    assert rows(Arrayish(3, 1)) == [3, 1] and rows(Arrayish(*[True] * 10)) == list(range(10))
+    for bad in (Arrayish(1.5), Arrayish("a"), Index):
+        with pytest.raises(TypeError):
+            rows(bad)
+
+
+def test_masked_index_arrays():
+    assert rows(np.ma.masked_array([1, 2], [False, False])) == [1, 2]
+    for bad in (np.ma.masked_array([1, 99], [False, True]), np.ma.masked_array([True] * 10, [True] + [False] * 9)):
+        for options in ({}, {"ignore_outside": True}):
+            with pytest.raises(TypeError):
+                rows(bad, **options)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", ">i2", "<u2", "i4", "u4", ">i8", "u8"])
+def test_every_integer_dtype_and_layout(npk, dtype):
+    a = np.arange(20).reshape(10, 2)
+    npk.save({"a": a})
+    index = np.array([9, 0, 3, 3, 7], dtype)
+    raw = np.empty(index.nbytes + 1, np.uint8)
+    unaligned = raw[1:].view(dtype)
+    unaligned[:] = index
+    for given in (index, index[::-1], np.repeat(index, 2)[::2], unaligned, np.broadcast_to(index[:1], (4,))):
+        assert np.array_equal(npk.getitem("a", given), a[given.astype(int)])
+        npk.replace({"a": a[given.astype(int)]}, given)
+        assert np.array_equal(npk.load("a"), a)
+        npk.save({"b": a})
+        npk.drop("b", given)
+        assert np.array_equal(npk.load("b"), np.delete(a, given.astype(int), axis=0))
+
+
+REPLACED = [3, -1, slice(2, 5), slice(None, None, -3), slice(-3, None), [4, 2, 4], (1, 0), range(6, 0, -2), range(-2, 0), [], range(0),
+            np.array([1, -1]), np.arange(10) % 2 == 0, [True] * 3 + [False] * 7, np.nonzero(np.arange(10) > 6), slice(50, 60), np.uint8(7)]
+
+
+@pytest.mark.parametrize("index", REPLACED, ids=str)
+@pytest.mark.parametrize("dropped", [False, True])
+def test_every_kind_of_index_by_every_row_operation(npk, index, dropped):
+    """The rows are those the array has at the moment, whatever lies below."""
+    a = np.arange(30).reshape(10, 3)
+    npk.save({"a": np.arange(45).reshape(15, 3) if dropped else a})
+    if dropped:
+        npk.drop("a", [0, 3, 6, 9, 14])
+        a = np.delete(np.arange(45).reshape(15, 3), [0, 3, 6, 9, 14], axis=0)
+    picked = np.arange(10)[list(index) if isinstance(index, (range, list)) and len(index) == 0 else
+                           list(index) if isinstance(index, range) or isinstance(index, tuple) and isinstance(index[0], int) else index] \
+        if not (isinstance(index, (range, list)) and len(index) == 0) else np.arange(0)
+    picked = np.atleast_1d(picked)
+    assert np.array_equal(npk.getitem("a", index), a[picked])
+    values = -np.arange(len(picked) * 3).reshape(len(picked), 3)
+    npk.replace({"a": values}, index)
+    for row, value in zip(picked, values):
+        a[row] = value
+    assert np.array_equal(npk.load("a"), a)
+    npk.drop("a", index)
+    assert np.array_equal(npk.load("a"), np.delete(a, picked, axis=0))
+
+
+def test_an_empty_array_has_no_rows_to_name(npk):
+    npk.save({"a": np.zeros((0, 2))})
+    for index in ([], slice(None), range(0), np.zeros(0, int), np.zeros(0, bool), ()):
+        assert npk.getitem("a", index).shape == (0, 2)
+        npk.replace({"a": np.zeros((0, 2))}, index)
+        npk.drop("a", index)
+    for index in (0, -1, [0], np.array([0])):
+        for call in (lambda: npk.getitem("a", index), lambda: npk.replace({"a": 1.0}, index)):
+            with pytest.raises(IndexError):
+                call()
+        npk.drop("a", index)
+    assert npk.get_shape("a") == (0, 2)

@@ -70,7 +70,7 @@ static npk_status put_with(npk_index *index, uint64_t number, size_t size, bool 
     if (status == NPK_OK && reserve)
         status = npk_index_reserve(index, npk_kv_change_count(kv), npk_kv_change_size(kv), err);
     if (status == NPK_OK)
-        status = npk_index_publish(index, kv, err);
+        status = npk_index_publish(index, kv, NULL, err);
     npk_kv_close(kv);
     return status;
 }
@@ -213,7 +213,7 @@ START_TEST(publishing_without_reserving_grows_the_map_too)
         memset(value, (int)i, sizeof value);
         ck_assert_int_eq(npk_kv_put(kv, NPK_TABLE_ATTRS, key, sizeof key, value, sizeof value, &err), NPK_OK);
     }
-    ck_assert_msg(npk_index_publish(index, kv, &err) == NPK_OK, "%s", err.message);
+    ck_assert_msg(npk_index_publish(index, kv, NULL, &err) == NPK_OK, "%s", err.message);
     for (uint64_t i = 0; i < 50; i++)
         ck_assert(has(index, i, MIB));
     npk_kv_close(kv);
@@ -246,7 +246,7 @@ START_TEST(what_was_reserved_is_enough_for_the_publish)
         ck_assert_int_eq(npk_index_begin(index, &reader, &err), NPK_OK); /* growing now would have to wait */
         uint64_t used, before, after;
         npk_index_sizes(index, &used, &before);
-        ck_assert_msg(npk_index_publish(index, kv, &err) == NPK_OK, "%s", err.message);
+        ck_assert_msg(npk_index_publish(index, kv, NULL, &err) == NPK_OK, "%s", err.message);
         npk_index_sizes(index, &used, &after);
         ck_assert_uint_eq(before, after);
         ck_assert_uint_le(used, after);

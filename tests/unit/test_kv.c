@@ -248,12 +248,20 @@ typedef struct changes_sum {
     size_t key_size;
 } changes_sum;
 
+static unsigned place_in_index(npk_table table)
+{
+    unsigned place = 0;
+    while (npk_index_order[place] != table)
+        place++;
+    return place;
+}
+
 static npk_status sum_change(void *context, npk_table table, const uint8_t *key, size_t key_size, const uint8_t *value,
                              size_t value_size, npk_error *err)
 {
     (void)err;
     changes_sum *sum = context;
-    EXPECT(sum->count == 0 || table > sum->table
+    EXPECT(sum->count == 0 || place_in_index(table) > place_in_index(sum->table)
               || (table == sum->table && compare_bytes(key, key_size, sum->key, sum->key_size) > 0));
     EXPECT(value || value_size == 0);
     sum->count++;
@@ -376,7 +384,7 @@ static void run_model(npk_index *base, uint64_t seed)
         case 26:
             if (next_random(30) == 0) {
                 if (base && next_random(3)) {
-                    ck_assert_msg(npk_index_publish(base, kv, &err) == NPK_OK, "%s", err.message);
+                    ck_assert_msg(npk_index_publish(base, kv, NULL, &err) == NPK_OK, "%s", err.message);
                     published = now;
                 }
                 npk_kv_clear(kv);
@@ -388,7 +396,7 @@ static void run_model(npk_index *base, uint64_t seed)
             break;
         case 27:
             if (next_random(2)) {
-                ck_assert_int_eq(npk_kv_begin_read(kv, &err), NPK_OK);
+                npk_kv_begin_read(kv);
                 check_get(kv, &now, table, i);
                 check_scan(kv, &now, table, &keys[i], 1, NULL, 5);
                 check_search(kv, &now, table, &keys[i], false);

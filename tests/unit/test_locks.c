@@ -130,19 +130,22 @@ END_TEST
 
 START_TEST(a_replaced_lock_file_is_noticed)
 {
-    ck_assert_int_eq(npk_locks_check_name(io, directory, mine, &err), NPK_OK);
+    npk_file_info mine_info, made_info;
+    ck_assert_int_eq(io->info(io, mine, &mine_info), 0);
+    ck_assert_int_eq(npk_locks_check_name(io, directory, &mine_info, &err), NPK_OK);
     npk_file *made;
     ck_assert_int_eq(io->open(io, directory, "LOCK2", NPK_OPEN_WRITE | NPK_OPEN_CREATE, &made), 0);
     ck_assert_int_eq(io->rename(io, directory, "LOCK2", "LOCK"), 0);
-    ck_assert_int_eq(npk_locks_check_name(io, directory, mine, &err), NPK_MISUSE);
-    ck_assert_int_eq(npk_locks_check_name(io, directory, made, &err), NPK_OK);
+    ck_assert_int_eq(io->info(io, made, &made_info), 0);
+    ck_assert_int_eq(npk_locks_check_name(io, directory, &mine_info, &err), NPK_MISUSE);
+    ck_assert_int_eq(npk_locks_check_name(io, directory, &made_info, &err), NPK_OK);
     ck_assert_int_eq(io->unlink(io, directory, "LOCK"), 0);
-    ck_assert_int_eq(npk_locks_check_name(io, directory, made, &err), NPK_MISUSE);
+    ck_assert_int_eq(npk_locks_check_name(io, directory, &made_info, &err), NPK_MISUSE);
     io->close(io, made);
 }
 END_TEST
 
-static int fault; /* errno for lock and the two infos */
+static int fault; /* errno for lock and info_at */
 
 static int lock_fails(const npk_io *table, npk_file *file, uint64_t offset, uint64_t size, npk_lock_kind kind)
 {
@@ -175,7 +178,9 @@ START_TEST(errors_of_the_system_are_reported)
     npk_wait wait = {.timeout_us = 1000000};
     ck_assert_int_eq(npk_locks_wait(&faulty, mine, NPK_LOCK_GATE, NPK_LOCK_SHARED, &wait, &err), NPK_IO);
     fault = EIO;
-    ck_assert_int_eq(npk_locks_check_name(&faulty, directory, mine, &err), NPK_IO);
+    npk_file_info mine_info;
+    ck_assert_int_eq(io->info(io, mine, &mine_info), 0);
+    ck_assert_int_eq(npk_locks_check_name(&faulty, directory, &mine_info, &err), NPK_IO);
     fault = EINTR;
     ck_assert_int_eq(npk_locks_try(&faulty, mine, NPK_LOCK_GATE, NPK_LOCK_SHARED, &got, &err), NPK_OK);
     ck_assert(got);
