@@ -81,6 +81,9 @@ def main():
         memory = run(BUILD / "bench_memory", "-b", batch, *directory)
         figure(f"MiB beyond the batches, 2 GiB in appends of {batch // 1024} MiB", memory["peak_beyond_batches_mib"], 300,
                detail=f"{memory['seconds']} s")
+    verify = run(BUILD / "bench_verify", *directory)
+    figure("GB/s of a deep check, warm", verify["warm_verify_gb_s"], 8, at_most=False, detail=f"reading {verify['warm_read_gb_s']}")
+    figure("a deep check against reading, cold", verify["cold_ratio"], 0.9, at_most=False, detail=f"{verify['cold_verify_gb_s']} GB/s")
     killed = run(BUILD / "bench_open", "-k", *directory)
     figure("ms to open after a kill with 64 MiB of log", killed["open_ms"], 150, detail=f"worst {killed['worst_ms']} ms")
     clean = run(BUILD / "bench_open", "-c", "-r", 21, *directory)

@@ -201,8 +201,9 @@ static npk_status get_source(build *b, const npk_place *place, uint64_t base, ui
         ((size_t)count * 2 >= b->table_size && !table_grow(b, count)))
         return no_memory(b, err);
     sources = (npk_row_source *)(void *)b->sources.data;
-    npk_status status = place->kind == NPK_PLACE_COLUMN ? open_column(b, &source, err)
-                                                        : open_segment(b, &source, sources, count, err);
+    npk_status status = NPK_OK;
+    if (!b->from->only_places)
+        status = place->kind == NPK_PLACE_COLUMN ? open_column(b, &source, err) : open_segment(b, &source, sources, count, err);
     if (status != NPK_OK)
         return status;
     npk_buffer_put(&b->sources, &source, sizeof source);
@@ -250,6 +251,18 @@ static npk_status name_rows(const build *b, npk_status status, uint64_t first, u
                        b->array->record.name);
 }
 
+/* Rows whose place is not known any more (salvage): in segment 0, which no log has. */
+static npk_status add_nowhere(build *b, uint64_t row, uint64_t count, uint64_t slot, npk_error *err)
+{
+    const npk_place nowhere = {.kind = NPK_PLACE_SEGMENT};
+    npk_piece piece = {.first_row = row, .count = count, .first_slot = slot};
+    npk_status status = get_source(b, &nowhere, 0, &piece.source, err);
+    if (status != NPK_OK)
+        return status;
+    npk_buffer_put(&b->pieces, &piece, sizeof piece);
+    return b->pieces.failed ? no_memory(b, err) : NPK_OK;
+}
+
 /* Walk map runs and runs side by side. */
 static npk_status make_pieces(build *b, npk_error *err)
 {
@@ -270,8 +283,16 @@ static npk_status make_pieces(build *b, npk_error *err)
             while (r < run_count && runs[r].first_slot + runs[r].count <= slot)
                 r++;
             uint64_t row = map[m].first_row + (slot - map[m].first_slot);
-            if (r == run_count || runs[r].first_slot > slot)
-                return no_place(b, row, err);
+            if (r == run_count || runs[r].first_slot > slot) {
+                if (!b->from->only_places)
+                    return no_place(b, row, err);
+                uint64_t count = npk_min_u64(end, r == run_count ? end : runs[r].first_slot) - slot;
+                npk_status status = add_nowhere(b, row, count, slot, err);
+                if (status != NPK_OK)
+                    return status;
+                slot += count;
+                continue;
+            }
             uint64_t skipped = slot - runs[r].first_slot;
             npk_piece piece = {.first_row = row, .count = npk_min_u64(end - slot, runs[r].count - skipped),
                                .lsn = runs[r].lsn, .first_slot = slot, .source_row = runs[r].place.row + skipped};
@@ -386,14 +407,14 @@ static void describe(npk_array *array, uint64_t id)
     const npk_array_record *record = &array->record;
     uint64_t pending = 0;
     for (uint64_t i = 0; i < array->piece_count; i++)
-        if (array->sources[array->pieces[i].source].segment)
+        if (npk_place_is_pending(&array->sources[array->pieces[i].source].place))
             pending += array->pieces[i].count;
     uint64_t piece = 0;
     for (uint64_t i = 0; i < array->overlay_count; i++) {
         while (array->pieces[piece].first_row + array->pieces[piece].count <= array->overlay[i].row)
             piece++;
-        bool was_pending = array->sources[array->pieces[piece].source].segment;
-        bool is_pending = array->sources[array->overlay[i].source].segment;
+        bool was_pending = npk_place_is_pending(&array->sources[array->pieces[piece].source].place);
+        bool is_pending = npk_place_is_pending(&array->sources[array->overlay[i].source].place);
         pending = pending - was_pending + is_pending;
     }
     npk_array_info info = {

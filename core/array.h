@@ -66,6 +66,7 @@ typedef struct npk_array_sources {
     /* returns a retained readable column for an unfinished file of the running transaction, or NULL */
     npk_column *(*unfinished)(void *context, uint64_t file_id);
     void *context;
+    bool only_places; /* salvage, verify: nothing is opened, the array only tells where its rows lie; it cannot be read */
 } npk_array_sources;
 
 /* Build from a view whose reading has begun (npk_kv_begin_read). NOT_FOUND: no array of that name, or (with *missing set) a file the

@@ -120,6 +120,13 @@ static npk_status tally_arrays(struct tally *tally, npk_error *err)
         status = npk_catalog_get_array(tally->look->kv, id, &record, &found, err);
         if (status != NPK_OK || !found)
             continue;
+        /* The record counts a row for each place it has in the log; here it is one row. */
+        npk_array_sources places = {.io = tally->look->io, .only_places = true};
+        npk_array *built = NULL;
+        bool missing = false;
+        if (npk_array_build(tally->look->kv, record.name, &places, &built, &missing, NULL) == NPK_OK)
+            record.pending_row_count = built->info.pending_row_count;
+        npk_array_release(built);
         tally->inspection->array_count++;
         tally->inspection->row_count += record.row_count;
         tally->inspection->pending_row_count += record.pending_row_count;
@@ -261,9 +268,16 @@ static npk_status inspect_open(struct look *look, const char *path, int deep, co
                                npk_inspection *inspection, npk_error *err)
 {
     uint64_t created_us = 0;
-    npk_status status = npk_format_read(look->io, look->root, look->uuid, &created_us, err);
+    bool from_log = false;
+    npk_file *wal = NULL;
+    if (look->io->open(look->io, look->root, NPK_DIRECTORY_WAL, NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &wal) != 0)
+        wal = NULL;
+    npk_status status = npk_format_find(look->io, look->root, wal, look->uuid, &created_us, &from_log, err);
+    look->io->close(look->io, wal);
     if (status != NPK_OK)
         return npk_context(err, status, "\"%s\" is not a store", path);
+    if (from_log)
+        add_finding(inspection, visitor, NPK_FILE_FORMAT, "missing or damaged; the log says whose store it is: --repair writes it anew");
     inspection->format_version = 1;
     note_uuid(look->uuid, inspection->uuid);
     bool in_use = is_in_use(look);
@@ -333,38 +347,79 @@ npk_status npk_inspect(const char *path, int deep, const npk_inspection_visitor 
     return NPK_OK;
 }
 
-/* ---- dropping the index --------------------------------------------------------------------------------------------------------- */
+/* ---- repairs of a store that nobody has open -------------------------------------------------------------------------- */
 
-/* The index is thrown away by every first opener; holding OPEN exclusive for a moment proves that there is one to come. */
-npk_status npk_drop_index(const char *path, npk_error *err)
+typedef struct closed_store {
+    const npk_io *io;
+    npk_file *root, *lock;
+} closed_store;
+
+static void release_closed(closed_store *store)
 {
-    const npk_io *io = npk_io_posix();
-    npk_file *root = NULL, *lock = NULL;
-    bool created = false, gate = false, last = false;
-    int rc = io->open_root(io, path, false, &root, &created);
+    store->io->close(store->io, store->lock);
+    store->io->close(store->io, store->root);
+}
+
+/* Hold GATE and OPEN exclusive: nobody has the store open, and who wants to waits. Released also after an error. */
+static npk_status hold_closed(closed_store *store, const char *path, npk_error *err)
+{
+    const npk_io *io = store->io = npk_io_posix();
+    bool created = false, got = false;
+    int rc = io->open_root(io, path, false, &store->root, &created);
     if (rc)
         return npk_fail_errno(err, rc, "could not open directory \"%s\"", path);
     uint8_t uuid[16];
     uint64_t created_us;
-    npk_status status = npk_format_read(io, root, uuid, &created_us, err);
-    if (status == NPK_OK && (rc = io->open(io, root, NPK_FILE_LOCK, NPK_OPEN_WRITE | NPK_OPEN_CREATE, &lock)) != 0)
+    bool from_log = false;
+    npk_file *wal = NULL;
+    if (io->open(io, store->root, NPK_DIRECTORY_WAL, NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &wal) != 0)
+        wal = NULL;
+    npk_status status = npk_format_find(io, store->root, wal, uuid, &created_us, &from_log, err); /* no LOCK is left in what is no store */
+    io->close(io, wal);
+    if (status == NPK_OK && (rc = io->open(io, store->root, NPK_FILE_LOCK, NPK_OPEN_WRITE | NPK_OPEN_CREATE, &store->lock)) != 0)
         status = npk_fail_errno(err, rc, "could not open file \"%s\"", NPK_FILE_LOCK);
     if (status == NPK_OK)
-        status = npk_locks_try(io, lock, NPK_LOCK_GATE, NPK_LOCK_EXCLUSIVE, &gate, err);
-    if (status == NPK_OK && gate)
-        status = npk_locks_try(io, lock, NPK_LOCK_OPEN, NPK_LOCK_EXCLUSIVE, &last, err);
-    if (status == NPK_OK && !last)
-        status = npk_fail(err, NPK_BUSY, "store \"%s\" is open; its index can be rebuilt only when nobody uses it", path);
+        status = npk_locks_try(io, store->lock, NPK_LOCK_GATE, NPK_LOCK_EXCLUSIVE, &got, err);
+    if (status == NPK_OK && got)
+        status = npk_locks_try(io, store->lock, NPK_LOCK_OPEN, NPK_LOCK_EXCLUSIVE, &got, err);
+    if (status == NPK_OK && !got)
+        status = npk_fail(err, NPK_BUSY, "store \"%s\" is open; it can be repaired only when nobody uses it", path);
+    return status;
+}
+
+/* The index is thrown away by every first opener; holding OPEN exclusive for a moment proves that there is one to come. */
+npk_status npk_drop_index(const char *path, npk_error *err)
+{
+    closed_store store = {0};
     npk_file *index = NULL;
+    npk_status status = hold_closed(&store, path, err);
     if (status == NPK_OK) {
-        rc = io->open(io, root, NPK_DIRECTORY_INDEX, NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &index);
+        int rc = store.io->open(store.io, store.root, NPK_DIRECTORY_INDEX, NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &index);
         if (rc == 0)
-            status = npk_index_directory_clear(io, index, err);
+            status = npk_index_directory_clear(store.io, index, err);
         else if (rc != ENOENT)
             status = npk_fail_errno(err, rc, "could not open the index directory");
     }
-    io->close(io, index);
-    io->close(io, lock);
-    io->close(io, root);
+    store.io->close(store.io, index);
+    release_closed(&store);
+    return status;
+}
+
+npk_status npk_restore_format(const char *path, npk_error *err)
+{
+    closed_store store = {0};
+    uint8_t uuid[16];
+    uint64_t created_us = 0;
+    bool from_log = false;
+    npk_file *wal = NULL;
+    npk_status status = hold_closed(&store, path, err);
+    if (status == NPK_OK && store.io->open(store.io, store.root, NPK_DIRECTORY_WAL, NPK_OPEN_READ | NPK_OPEN_DIRECTORY, &wal) != 0)
+        wal = NULL;
+    if (status == NPK_OK)
+        status = npk_format_find(store.io, store.root, wal, uuid, &created_us, &from_log, err);
+    if (status == NPK_OK && from_log)
+        status = npk_format_write(store.io, store.root, uuid, created_us, err);
+    store.io->close(store.io, wal);
+    release_closed(&store);
     return status;
 }

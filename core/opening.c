@@ -59,16 +59,29 @@ npk_status npk_format_read(const npk_io *io, npk_file *root, uint8_t uuid[16], u
     return NPK_OK;
 }
 
-static npk_status format_write(npk_core *core, npk_error *err)
+npk_status npk_format_write(const npk_io *io, npk_file *root, const uint8_t uuid[16], uint64_t created_us, npk_error *err)
 {
     uint8_t bytes[FORMAT_SIZE] = {0};
     memcpy(bytes, FORMAT_MAGIC, 8);
     npk_put_u32(bytes + FORMAT_AT_VERSION, FORMAT_VERSION);
-    memcpy(bytes + FORMAT_AT_UUID, core->uuid, 16);
-    npk_put_u64(bytes + FORMAT_AT_CREATED, core->created_us);
+    memcpy(bytes + FORMAT_AT_UUID, uuid, 16);
+    npk_put_u64(bytes + FORMAT_AT_CREATED, created_us);
     npk_put_u64(bytes + FORMAT_AT_CHECKSUM, npk_checksum(bytes, FORMAT_AT_CHECKSUM));
-    (void)core->io->unlink(core->io, core->root, NPK_FILE_FORMAT_TEMP); /* of a creation that died here */
-    return npk_io_replace_file(core->io, core->root, NPK_FILE_FORMAT_TEMP, NPK_FILE_FORMAT, bytes, sizeof bytes, err);
+    (void)io->unlink(io, root, NPK_FILE_FORMAT_TEMP); /* of a creation that died here */
+    return npk_io_replace_file(io, root, NPK_FILE_FORMAT_TEMP, NPK_FILE_FORMAT, bytes, sizeof bytes, err);
+}
+
+npk_status npk_format_find(const npk_io *io, npk_file *root, npk_file *wal, uint8_t uuid[16], uint64_t *created_us, bool *from_log,
+                           npk_error *err)
+{
+    npk_status status = npk_format_read(io, root, uuid, created_us, err);
+    *from_log = false;
+    if (status != NPK_NOT_FOUND && status != NPK_FORMAT && status != NPK_CORRUPT)
+        return status;
+    /* A store of a newer format has newer segments, which say nothing here. */
+    npk_status found = wal ? npk_wal_find_uuid(io, wal, uuid, created_us, NULL) : NPK_NOT_FOUND;
+    *from_log = found == NPK_OK;
+    return *from_log ? NPK_OK : status;
 }
 
 /* ---- the registry ------------------------------------------------------------------------------------------------------ */
@@ -421,7 +434,7 @@ static npk_status finish_creation(npk_core *core, npk_error *err)
     int rc = core->io->sync_parent(core->io, core->root, core->path);
     if (rc)
         return npk_fail_errno(err, rc, "could not sync the directory that holds the store");
-    return format_write(core, err);
+    return npk_format_write(core->io, core->root, core->uuid, core->created_us, err);
 }
 
 static npk_status create_store(npk_core *core, npk_error *err)

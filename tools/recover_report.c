@@ -8,7 +8,7 @@
 #include <time.h>
 
 /* Names and reasons come from disk: what is not UTF-8 must not make the report fail. */
-static json_t *text(const char *value)
+json_t *recover_text(const char *value)
 {
     json_t *string = json_string(value);
     if (string)
@@ -46,20 +46,26 @@ void recover_report_release(recover_report *report)
     report->arrays = report->findings = NULL;
 }
 
-static void add_array(void *context, const npk_inspection_array *array)
+json_t *recover_array_json(const npk_inspection_array *array)
 {
-    recover_report *report = context;
     json_t *shape = json_array();
     int bad = !shape;
     if (!array->zero_dim)
         bad = bad || json_array_append_new(shape, number(array->row_count));
     for (uint32_t i = 0; i < array->ndim; i++)
         bad = bad || json_array_append_new(shape, number(array->shape[i]));
-    json_t *object = bad ? NULL : json_pack("{so so so so so so}", "name", text(array->name), "descr", text(array->descr),
+    json_t *object = bad ? NULL : json_pack("{so so so so so so}", "name", recover_text(array->name), "descr", recover_text(array->descr),
                                             "shape", shape, "rows", number(array->row_count), "row_size",
                                             number(array->row_size), "pending_rows", number(array->pending_row_count));
     if (bad)
         json_decref(shape);
+    return object;
+}
+
+static void add_array(void *context, const npk_inspection_array *array)
+{
+    recover_report *report = context;
+    json_t *object = recover_array_json(array);
     if (!object || json_array_append_new(report->arrays, object))
         report->failed = 1;
 }
@@ -67,12 +73,12 @@ static void add_array(void *context, const npk_inspection_array *array)
 static void add_finding(void *context, const npk_finding *finding)
 {
     recover_report *report = context;
-    json_t *object = json_pack("{so so so so so so so}", "file", text(finding->file), "offset", number(finding->offset),
+    json_t *object = json_pack("{so so so so so so so}", "file", recover_text(finding->file), "offset", number(finding->offset),
                                "size", number(finding->size), "array",
-                               finding->array[0] ? text(finding->array) : json_null(), "first_row",
+                               finding->array[0] ? recover_text(finding->array) : json_null(), "first_row",
                                finding->first_row < 0 ? json_null() : json_integer(finding->first_row), "row_count",
                                finding->row_count < 0 ? json_null() : json_integer(finding->row_count), "reason",
-                               text(finding->reason));
+                               recover_text(finding->reason));
     if (!object || json_array_append_new(report->findings, object))
         report->failed = 1;
 }
@@ -136,7 +142,7 @@ const char *recover_verdict_meaning(npk_verdict verdict)
 }
 
 /* Microseconds since 1970 as ISO 8601 in UTC; "" when unknown. */
-static const char *instant(uint64_t us, char *out, size_t size)
+const char *recover_instant(uint64_t us, char *out, size_t size)
 {
     time_t seconds = (time_t)(us / 1000000);
     struct tm parts;
@@ -157,7 +163,7 @@ void recover_report_print(const recover_report *report, const char *path, int de
         printf("log end      %s\n", seen->reason);
     printf("format       %" PRIu32 ", uuid %s\n", seen->format_version, seen->uuid);
     printf("last commit  epoch %" PRIu32 ", lsn %" PRIu64, seen->position.epoch, seen->position.lsn);
-    if (instant(seen->last_commit_us, when, sizeof when)[0])
+    if (recover_instant(seen->last_commit_us, when, sizeof when)[0])
         printf(", %s", when);
     printf("\ndurable      lsn %" PRIu64 " proven; %" PRIu64 " transactions replayed behind the checkpoint\n",
            seen->durable_lsn, seen->replayed_transaction_count);
@@ -197,15 +203,15 @@ json_t *recover_report_json(const recover_report *report)
 {
     const npk_inspection *seen = &report->inspection;
     char when[64];
-    instant(seen->last_commit_us, when, sizeof when);
+    recover_instant(seen->last_commit_us, when, sizeof when);
     return json_pack("{so so so so s{so so} so so so s{so so so} s{so so so so} so so so so s{so so} sO sO}",
-                     "verdict", text(recover_verdict_name(seen->verdict)),
-                     "reason", text(seen->reason),
+                     "verdict", recover_text(recover_verdict_name(seen->verdict)),
+                     "reason", recover_text(seen->reason),
                      "format_version", number(seen->format_version),
-                     "uuid", text(seen->uuid),
+                     "uuid", recover_text(seen->uuid),
                      "position", "epoch", number(seen->position.epoch), "lsn", number(seen->position.lsn),
                      "last_commit_us", seen->last_commit_us ? number(seen->last_commit_us) : json_null(),
-                     "last_commit", when[0] ? text(when) : json_null(),
+                     "last_commit", when[0] ? recover_text(when) : json_null(),
                      "durable_lsn", number(seen->durable_lsn),
                      "checkpoint", "lsn", number(seen->checkpoint_lsn), "count", number(seen->checkpoint_count),
                      "bad_count", number(seen->bad_checkpoint_count),

@@ -25,6 +25,11 @@ npk_status recover_report_inspect(recover_report *report, const char *path, int 
 const char *recover_verdict_name(npk_verdict verdict);    /* "clean" "torn" "damaged" "in-use" */
 const char *recover_verdict_meaning(npk_verdict verdict); /* one sentence */
 
+/* Shared with what else is printed. Text that is not UTF-8 is made so; an instant is ISO 8601 in UTC, "" when unknown. */
+json_t *recover_text(const char *value);
+json_t *recover_array_json(const npk_inspection_array *array);
+const char *recover_instant(uint64_t us, char *out, size_t size);
+
 /* For people, on stdout. */
 void recover_report_print(const recover_report *report, const char *path, int deep);
 /* The contract of tools/README.md, "store" object; NULL: no memory. */

@@ -9,6 +9,7 @@
 #include "error.h"
 #include "wal_directory.h"
 #include "wal_handle.h"
+#include "wal_salvage.h"
 
 static void lock(npk_wal *wal)
 {
@@ -38,6 +39,7 @@ npk_status npk_wal_open(npk_file *directory, const npk_wal_options *options, npk
     made->directory = directory;
     memcpy(made->uuid, options->uuid, sizeof made->uuid);
     made->segment_size = options->segment_size;
+    made->salvage = options->salvage;
     npk_buffer_init(&made->buffer);
     *wal = made;
     return NPK_OK;
@@ -200,6 +202,8 @@ npk_status npk_wal_segment(npk_wal *wal, uint64_t seq, npk_segment **segment, np
     }
     npk_segment *opened = NULL;
     npk_status status = npk_segment_open(wal->io, wal->directory, wal->uuid, seq, false, &opened, err);
+    if (status == NPK_CORRUPT && wal->salvage)
+        status = npk_wal_open_headless(wal, seq, &opened, err);
     if (status != NPK_OK)
         return status;
     npk_segment *dropped = NULL;

@@ -76,6 +76,7 @@ typedef struct npk_wal_options {
     const npk_io *io;
     uint8_t uuid[16];
     uint64_t segment_size; /* of segments created from now on */
+    bool salvage;          /* reading only: a segment with a damaged header is read all the same, as its records tell what it said */
 } npk_wal_options;
 
 /* Take over the open directory "wal" (closed by npk_wal_close). Reads nothing yet. */
@@ -141,6 +142,35 @@ npk_status npk_wal_cut(npk_wal *wal, const npk_wal_scan *scan, npk_wal_end *end,
 
 /* Is anything behind end: a non-zero byte where the next record's header would be, or a later segment? Cheap: asked by each new writer. */
 npk_status npk_wal_has_tail(npk_wal *wal, const npk_wal_end *end, bool *has_tail, npk_error *err);
+
+/* ---- salvage: reading a log that a scan refuses ------------------------------------------------------------------- */
+
+typedef struct npk_wal_salvage {
+    /* in */
+    uint64_t from_lsn;      /* a transaction boundary */
+    uint64_t durable_floor; /* as for a scan */
+    uint64_t stop_lsn;      /* 0, or: no transaction that ends behind this */
+    uint64_t stop_us;       /* 0, or: nothing from the first transaction on that was committed after this */
+    /* For each transaction, in log order, its operation records and then its commit record. whole = false: other records of the transaction are lost, or
+     * its commit record is (then none follows). */
+    npk_status (*visit)(void *context, const npk_record *record, bool whole, npk_error *err);
+    /* No valid record was found at first_lsn .. end_lsn, though bytes there were synced once. seq and offset: where; seq 0: behind the last segment that
+     * is left. end_lsn 0: there was a further segment, and nothing tells how much it held. */
+    npk_status (*gap)(void *context, uint64_t first_lsn, uint64_t end_lsn, uint64_t seq, uint64_t offset, const char *reason,
+                      npk_error *err);
+    void *context;
+    /* out */
+    npk_wal_end end; /* of the last whole transaction; lsn 0: none */
+    uint64_t gap_count, transaction_count, lost_transaction_count, last_commit_us;
+} npk_wal_salvage;
+
+/* Read everything that is left, from from_lsn on, past damage. IO, NO_MEMORY, what a callback returned. On a whole log this visits what a scan
+ * visits. */
+npk_status npk_wal_read_damaged(npk_wal *wal, npk_wal_salvage *salvage, npk_error *err);
+
+/* The store's uuid and the log's age, from the segment headers in this directory: for a store that lost its FORMAT. NOT_FOUND, CORRUPT (segments of two
+ * stores), IO, NO_MEMORY. */
+npk_status npk_wal_find_uuid(const npk_io *io, npk_file *directory, uint8_t uuid[16], uint64_t *created_us, npk_error *err);
 
 /* Check every record of every segment that is there, from the oldest on, up to until_lsn (0: as far as records go; a torn tail is no finding
  * then). Each finding names a byte range of a segment. Segments that are not there are no finding: a reclaim may have been interrupted, and

@@ -8,6 +8,7 @@
 #include "alloc.h"
 #include "bytes.h"
 #include "error.h"
+#include "wal_salvage.h"
 
 typedef struct seq_list {
     uint64_t *seqs;
@@ -86,6 +87,14 @@ static npk_status load_entry(npk_wal *wal, uint64_t seq, uint8_t *bytes, npk_wal
     if (entry->status == NPK_OK && memcmp(entry->header.uuid, wal->uuid, sizeof wal->uuid) != 0) {
         entry->status = NPK_CORRUPT;
         entry->reason = "belongs to another store";
+    }
+    if (entry->status == NPK_CORRUPT && wal->salvage) {
+        bool guessed = false;
+        status = npk_wal_guess_header(wal, file, seq, &entry->header, &guessed, err);
+        if (status != NPK_OK)
+            goto end;
+        if (guessed)
+            entry->status = NPK_OK;
     }
     if (entry->status != NPK_OK || info.size < entry->header.segment_size)
         goto end;

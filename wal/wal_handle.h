@@ -17,6 +17,7 @@ struct npk_wal {
     npk_file *directory; /* owned */
     uint8_t uuid[16];
     uint64_t segment_size;
+    bool salvage; /* segments whose header is damaged are read as far as their records tell what it said */
 
     pthread_mutex_t mutex; /* guards what follows, to the next comment; held for moments, never over a call to the system */
     npk_segment *cache[NPK_WAL_CACHE_COUNT]; /* last used first; each holds one reference */

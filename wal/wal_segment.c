@@ -11,9 +11,8 @@
 
 #define WRITE_SIZE 4096u
 
-/* Wrap an open file; on error the file stays the caller's. */
-static npk_status wrap(const npk_io *io, npk_file *file, uint64_t file_size, const npk_segment_header *header,
-                       npk_segment **segment, npk_error *err)
+npk_status npk_segment_wrap(const npk_io *io, npk_file *file, uint64_t file_size, const npk_segment_header *header,
+                            npk_segment **segment, npk_error *err)
 {
     npk_segment *made = npk_calloc(1, sizeof *made);
     if (!made)
@@ -91,7 +90,7 @@ npk_status npk_segment_open(const npk_io *io, npk_file *directory, const uint8_t
             status = npk_fail(err, status, "segment \"%s\": %s", name, reason);
     }
     if (status == NPK_OK)
-        status = wrap(io, file, info.size, &header, segment, err);
+        status = npk_segment_wrap(io, file, info.size, &header, segment, err);
     if (status != NPK_OK)
         io->close(io, file);
     npk_free(bytes);
@@ -348,7 +347,7 @@ npk_status npk_segment_create(const npk_io *io, npk_file *directory, const npk_s
         status = npk_fail_errno(err, rc, "could not sync the directory of \"%s\"", seq_name);
         goto fail;
     }
-    status = wrap(io, file, header->segment_size, header, segment, err);
+    status = npk_segment_wrap(io, file, header->segment_size, header, segment, err);
     if (status == NPK_OK)
         return NPK_OK;
 fail:

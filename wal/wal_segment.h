@@ -26,6 +26,10 @@ struct npk_segment {
 npk_status npk_segment_open(const npk_io *io, npk_file *directory, const uint8_t uuid[16], uint64_t seq, bool writable,
                             npk_segment **segment, npk_error *err);
 
+/* Wrap an open file whose header is known; on error the file stays the caller's. */
+npk_status npk_segment_wrap(const npk_io *io, npk_file *file, uint64_t file_size, const npk_segment_header *header,
+                            npk_segment **segment, npk_error *err);
+
 /* Fill size bytes of a new file with zeros: allocated when quick, written in 1 MiB pieces when not (or not supported). */
 npk_status npk_segment_fill(const npk_io *io, npk_file *file, uint64_t size, bool quick, const char *name, npk_error *err);
 

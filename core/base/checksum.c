@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "alloc.h"
+#include "checksum_vector.h"
 
 /* XXH3_state_t must be 64-byte aligned; it lies aligned inside this block. */
 struct npk_checksum_stream {
@@ -14,8 +15,21 @@ struct npk_checksum_stream {
     unsigned char space[sizeof(XXH3_state_t) + 64];
 };
 
+/* Short input gains nothing from wide vectors, and the choice would cost as much as the hash. */
+#define VECTOR_SIZE 1024u
+
 uint64_t npk_checksum(const void *bytes, size_t size)
 {
+    if (size >= VECTOR_SIZE) {
+#ifdef NPK_CHECKSUM_AVX512
+        if (__builtin_cpu_supports("avx512f"))
+            return npk_checksum_avx512(bytes, size);
+#endif
+#ifdef NPK_CHECKSUM_AVX2
+        if (__builtin_cpu_supports("avx2"))
+            return npk_checksum_avx2(bytes, size);
+#endif
+    }
     return XXH3_64bits(bytes, size);
 }
 

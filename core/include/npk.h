@@ -375,8 +375,71 @@ typedef struct npk_inspection_visitor {
 NPK_API npk_status npk_inspect(const char *path, int deep, const npk_inspection_visitor *visitor,
                                npk_inspection *inspection, npk_error *err);
 
+/* Write FORMAT anew from what the log's segment headers say, when it is missing or damaged; nothing is done when it is whole. BUSY when the store is
+ * open anywhere. NOT_FOUND when no segment says whose it is. */
+NPK_API npk_status npk_restore_format(const char *path, npk_error *err);
+
 /* Remove the index so that the next open rebuilds it. BUSY when the store is open anywhere. */
 NPK_API npk_status npk_drop_index(const char *path, npk_error *err);
+
+/* ---- salvage (npk-recover) ------------------------------------------------------------------------------------- */
+
+/* What is missing from, or doubtful in, what was salvaged. */
+typedef enum npk_loss_kind {
+    NPK_LOSS_ROWS = 0,        /* these rows are zero bytes: nothing readable holds them any more */
+    NPK_LOSS_OLDER_ROWS = 1,  /* these rows may hold an older value: a change of them is lost */
+    NPK_LOSS_LOG = 2,         /* log from lsn to end_lsn cannot be read: what was committed there is missing, whatever it was */
+    NPK_LOSS_TRANSACTION = 3, /* the transaction at lsn was left out: a part of it is lost, or it needs what was lost before it */
+    NPK_LOSS_ARRAY = 4        /* the array could not be written (reason) */
+} npk_loss_kind;
+
+typedef struct npk_loss {
+    npk_loss_kind kind;
+    char array[NPK_NAME_MAX + 1]; /* "" when not known */
+    int64_t first_row, row_count; /* -1 when not known */
+    uint64_t lsn, end_lsn;        /* 0 when not known */
+    char file[64];                /* relative to the store, "" when it is none in particular */
+    char reason[192];
+} npk_loss;
+
+typedef struct npk_salvaged_array {
+    npk_inspection_array array;
+    uint64_t lost_row_count; /* zero-filled */
+    const char *file;        /* as_npy: its name in the target; else NULL */
+} npk_salvaged_array;
+
+/* Zero means the default everywhere. Set struct_size to sizeof(npk_salvage_options). */
+typedef struct npk_salvage_options {
+    size_t struct_size;
+    int as_npy;          /* one .npy file per array instead of a store */
+    int force;           /* the target may hold something: files of the same name and the content of a store there are replaced */
+    uint64_t until_lsn;  /* the state of the last transaction that ends at or below it; 0: the newest */
+    uint64_t until_us;   /* the state of the last transaction committed at or before this time; 0: the newest */
+    void *context;
+    /* All may be NULL. attr: array "" is the store. progress: non-zero stops with INTERRUPTED. */
+    void (*loss)(void *context, const npk_loss *loss);
+    void (*array)(void *context, const npk_salvaged_array *array);
+    void (*attr)(void *context, const char *array, const char *key, const void *value, size_t size);
+    int (*progress)(void *context, uint64_t done_size, uint64_t total_size);
+} npk_salvage_options;
+
+typedef struct npk_salvage_summary {
+    size_t struct_size;
+    npk_position position;   /* of the state that was salvaged */
+    uint64_t last_commit_us; /* 0: unknown */
+    uint64_t array_count, row_count, attr_count;
+    uint64_t lost_row_count;     /* zero-filled */
+    uint64_t restored_row_count; /* their file is damaged or gone, but older files or the log still had them */
+    uint64_t loss_count;         /* calls of loss */
+} npk_salvage_summary;
+
+/* Write everything of the store at path that can still be read and proven by its checksum into target: a new store, or a directory of .npy files.
+ * The source is only read; its index is never looked at. Rows keep their numbers: a row that is lost is zero bytes and listed. The result is whole or,
+ * after an error, an empty store (as_npy: the files written so far). OK with losses too: see summary.
+ * Errors: NOT_FOUND, FORMAT (no store), BUSY (the source is open anywhere), EXISTS (the target is not empty and force is 0), INVALID (target inside the
+ * source, or the source itself), RANGE (until_lsn or until_us lies before what checkpoints and log reach back to), IO, NO_SPACE, NO_MEMORY, INTERRUPTED. */
+NPK_API npk_status npk_salvage(const char *path, const char *target, const npk_salvage_options *options,
+                               npk_salvage_summary *summary, npk_error *err);
 
 #ifdef __cplusplus
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -652,8 +652,13 @@ class NumPack(StoreHandle):
         if self._reading() is not EMPTY and self._mode != "r":
             self._core.flush()
 
-    def verify(self) -> list[dict[str, Any]]:
+    def verify(self, progress: Callable[[int, int], Any] | None = None) -> list[dict[str, Any]]:
         """Read everything and compare checksums and references.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called now and then with the bytes done and the bytes in all. What it raises ends the check.
 
         Returns
         -------
@@ -668,7 +673,7 @@ class NumPack(StoreHandle):
         self._reading()
         if self._core is None:
             return []
-        findings, message = self._core.verify()
+        findings, message = self._core.verify(progress)
         if message is not None:
             first = findings[0]
             where = f"array {first['array']!r}: " if first["array"] else ""

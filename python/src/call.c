@@ -31,3 +31,18 @@ int core_interrupt(void *context)
     inside = PyEval_SaveThread();
     return stop;
 }
+
+int core_progress(PyObject *progress, uint64_t done_size, uint64_t total_size)
+{
+    PyThreadState *own = inside;
+    if (own == NULL)
+        return 0;
+    inside = NULL;
+    PyEval_RestoreThread(own);
+    PyObject *result =
+        PyObject_CallFunction(progress, "KK", (unsigned long long)done_size, (unsigned long long)total_size);
+    int stop = result == NULL || PyErr_CheckSignals() != 0;
+    Py_XDECREF(result);
+    inside = PyEval_SaveThread();
+    return stop;
+}

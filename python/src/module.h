@@ -79,6 +79,8 @@ PyThreadState *core_enter(void);
 void core_leave(PyThreadState *outer);
 /* The npk_options.interrupt: runs signal handlers when the calling thread is a Python thread inside the core. */
 int core_interrupt(void *context);
+/* The same with a call of progress(done, total) from Python; an exception of it stops the call of the core and is raised by call_end. */
+int core_progress(PyObject *progress, uint64_t done_size, uint64_t total_size);
 
 /* errors.c: sets the exception for a failed call and returns NULL. An exception that is already set (that of a signal
  * handler) stays. */

@@ -274,6 +274,7 @@ typedef struct findings {
     npk_finding *items;
     size_t count, capacity;
     int failed;
+    PyObject *progress; /* borrowed; NULL: none */
 } findings;
 
 static void report_finding(void *context, const npk_finding *finding)
@@ -296,9 +297,8 @@ static void report_finding(void *context, const npk_finding *finding)
 
 static int verify_progress(void *context, uint64_t done_size, uint64_t total_size)
 {
-    (void)done_size;
-    (void)total_size;
-    return core_interrupt(context);
+    findings *all = context;
+    return all->progress ? core_progress(all->progress, done_size, total_size) : core_interrupt(NULL);
 }
 
 static PyObject *finding_dict(const npk_finding *finding)
@@ -311,14 +311,13 @@ static PyObject *finding_dict(const npk_finding *finding)
 }
 
 /* (findings, message): message is None when the store is clean. */
-static PyObject *store_verify(PyObject *object, PyObject *unused)
+static PyObject *store_verify(PyObject *object, PyObject *progress)
 {
-    (void)unused;
     store_call call;
     npk_store *store = call_begin(&call, object);
     if (store == NULL)
         return NULL;
-    findings all = {0};
+    findings all = {.progress = progress == Py_None ? NULL : progress};
     PyObject *list = NULL;
     npk_status status = npk_store_verify(store, report_finding, verify_progress, &all, &call.err);
     int corrupt = status == NPK_CORRUPT && all.count > 0;
@@ -444,7 +443,7 @@ static PyMethodDef store_methods[] = {
     {"checkpoint", store_checkpoint, METH_NOARGS, "checkpoint($self, /)\n--\n\nWrite a checkpoint now."},
     {"compact", store_compact, METH_VARARGS, "compact($self, name, /)\n--\n\nFold one array, or all (None)."},
     {"stats", store_stats, METH_NOARGS, "stats($self, /)\n--\n\nDict of gauges and counters."},
-    {"verify", store_verify, METH_NOARGS, "verify($self, /)\n--\n\nList of findings and a message or None."},
+    {"verify", store_verify, METH_O, "verify($self, progress, /)\n--\n\nList of findings and a message or None."},
     {"begin", store_begin, METH_O, "begin($self, timeout_ms, /)\n--\n\nTake the writer lock and begin a transaction."},
     {"snapshot", store_snapshot, METH_NOARGS, "snapshot($self, /)\n--\n\nThe newest committed state, pinned."},
     {"array_open", store_array_open, METH_O, "array_open($self, name, /)\n--\n\nThe array as of the newest commit."},

@@ -281,6 +281,23 @@ def test_nothing_is_written_and_the_transaction_stays_usable(npk):
     assert npk.load("a").ravel().tolist() == list(range(6)) + [6, 7, 8, 9] and npk.get_member_list() == ["a", "z"]
 
 
+def test_verify_tells_its_progress_and_ends_when_told_to(path):
+    with NumPack(path) as npk:
+        npk.save({"a": np.arange(200000.0).reshape(-1, 10)})
+        npk.compact()
+        seen = []
+        assert npk.verify(lambda done, total: seen.append((done, total))) == []
+        done = [d for d, _ in seen]
+        assert done == sorted(done) and seen[-1][0] == seen[-1][1] > 1_600_000 and all(d <= t for d, t in seen)
+
+        def enough(done, total):
+            raise LookupError("enough")
+
+        with pytest.raises(LookupError, match="enough"):
+            npk.verify(enough)
+        assert npk.verify() == []
+
+
 def test_damage_names_array_and_rows(path):
     with NumPack(path) as npk:
         npk.save({"a": np.arange(200000.0).reshape(-1, 10)})

@@ -28,7 +28,7 @@ LAYERS = {
 # Header -> the only files that may include it. bench compares with LMDB by itself.
 DOORS = {
     "lmdb.h": {"core/index.c", "bench/commit.c"},
-    "xxhash.h": {"core/base/checksum.c"},
+    "xxhash.h": {"core/base/checksum.c", "core/base/checksum_avx2.c", "core/base/checksum_avx512.c"},
     "lz4.h": None,
     "jansson.h": None,
     "Python.h": None,
