@@ -124,11 +124,9 @@ npk_status npk_txn_describe(npk_txn *txn, const char *name, npk_array_spec *spec
     if (status != NPK_OK)
         return status;
     npk_array_record array;
-    status = find_array(txn, name, &id, &array, err);
-    if (status != NPK_OK) {
-        npk_error_set_array(err, name);
+    status = end_op(txn, &start, find_array(txn, name, &id, &array, err), name, err);
+    if (status != NPK_OK)
         return status;
-    }
     npk_array_record_release(&txn->described);
     txn->described = array;
     spec->descr = txn->described.descr;

@@ -64,11 +64,8 @@ class BatchModeContext(Transaction):
     def _before_commit(self, core):
         self._flush()
 
-    def __exit__(self, kind, error, traceback):
-        try:
-            return super().__exit__(kind, error, traceback)
-        finally:
-            self._forget()  # a block is part of a reference cycle, which would keep the arrays
+    def _release(self):
+        self._forget()
 
 
 class WritableBatchMode(Transaction):
@@ -131,11 +128,8 @@ class WritableBatchMode(Transaction):
         self._settle([name for name, _ in items], True)
         return False
 
-    def __exit__(self, kind, error, traceback):
-        try:
-            return super().__exit__(kind, error, traceback)
-        finally:
-            self._loaded.clear()  # a block is part of a reference cycle, which would keep the arrays
+    def _release(self):
+        self._loaded.clear()
 
     def _before_commit(self, core):
         for name, (array, edited) in self._loaded.items():

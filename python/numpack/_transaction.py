@@ -147,6 +147,7 @@ class Transaction(Block):
                 del root._blocks[root._blocks.index(self):]
                 root._innermost()._forget()
             self._ended = "is finished"
+            self._release()
             return
         core = self._core
         if core is not None:
@@ -154,6 +155,7 @@ class Transaction(Block):
             self.lsn = core.position
             self._core = None
         self._end("is finished")
+        self._release()
         self._detach()
 
     def _refuse(self, reason):
@@ -163,6 +165,9 @@ class Transaction(Block):
 
     def _before_commit(self, core):
         """What a batch writes at the end of its block."""
+
+    def _release(self):
+        """Let go of the arrays of a block that has ended: it is part of a reference cycle, which would keep them."""
 
     def _flush(self):
         """Write what was saved in a batch, so that reads and inner blocks see it."""

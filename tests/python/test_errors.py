@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import copy
+import ctypes
 import errno
 import multiprocessing
 import os
@@ -168,7 +169,11 @@ def test_a_store_of_a_newer_format(path):
     with NumPack(path) as npk:
         npk.save({"a": [1]})
     before = (path / "FORMAT").read_bytes()
-    (path / "FORMAT").write_bytes(before[:8] + b"\x02" + before[9:])
+    newer = before[:8] + b"\x02" + before[9:]
+    checksum = ctypes.CDLL("libxxhash.so.0").XXH3_64bits
+    checksum.restype, checksum.argtypes = ctypes.c_uint64, [ctypes.c_char_p, ctypes.c_size_t]
+    assert checksum(before[:56], 56).to_bytes(8, "little") == before[56:]
+    (path / "FORMAT").write_bytes(newer[:56] + checksum(newer[:56], 56).to_bytes(8, "little"))
     for mode in ("r", "r+", "a", "w"):
         with pytest.raises(numpack.FormatError, match="version 2") as caught:
             NumPack(path, mode=mode).open()

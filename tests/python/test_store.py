@@ -873,6 +873,10 @@ def test_mapped_loads(npk, path, rng):
     npk.replace({"a": a[0]}, 3)
     a[3] = a[0]
     view = npk.load("a", mmap_mode="r")
+    assert np.array_equal(view, a) and view.base.is_mapped and not view.flags.writeable  # the pending row patched in
+    npk.drop("a", [100, 200])
+    a = np.delete(a, [100, 200], axis=0)
+    view = npk.load("a", mmap_mode="r")
     assert np.array_equal(view, a) and not view.base.is_mapped and not view.flags.writeable  # in several pieces
     for fold in (False, True):
         if fold:
