@@ -271,8 +271,8 @@ static int lowest(const trial *t)
     const char *path = store->files[t->c->file].path;
     if (!is_one_damage(t->c))
         return store->proven;
-    if (is_in(path, "columns/") && !store->is_synced) /* linked unsynced: its transaction was never proven either */
-        return store->proven;
+    if (is_in(path, "columns/") && !store->is_synced) /* linked unsynced, and a later segment proves the log alone */
+        return 0;
     if (!is_in(path, "wal/") || strcmp(store->name, "closed") == 0)
         return store->newest;
     if (t->c->file != store->last_segment)
