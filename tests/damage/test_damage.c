@@ -269,10 +269,11 @@ static int lowest(const trial *t)
 {
     const damage_store *store = t->store;
     const char *path = store->files[t->c->file].path;
+    bool hits_columns = !is_one_damage(t->c) || is_in(path, "columns/");
+    if (hits_columns && !store->is_synced) /* linked unsynced, and a later segment proves the log alone */
+        return 0;
     if (!is_one_damage(t->c))
         return store->proven;
-    if (is_in(path, "columns/") && !store->is_synced) /* linked unsynced, and a later segment proves the log alone */
-        return 0;
     if (!is_in(path, "wal/") || strcmp(store->name, "closed") == 0)
         return store->newest;
     if (t->c->file != store->last_segment)
