@@ -540,8 +540,8 @@ npk_status npk_salvage_older_places(const npk_salvage_source *source, const npk_
     if (status == NPK_OK && r.kind == REPLAY_ROWS)
         status = copy_arrays(state->kv, r.kv, err);
     npk_buffer_release(&r.older);
-    /* Where more of the log is lost than state lacks too, a row may have changed unseen. The log alone may begin inside a transaction: what changed in it
-     * has no older place here that could be taken for the newer. */
+    /* Where more of the log is lost than state lacks too, a row may have changed unseen. The log alone may begin inside a transaction: what changed
+     * in it has no older place here that could be taken for the newer. */
     bool proves = r.gap_count == state->gap_count && r.lost_count <= state->lost_count + (r.kind == REPLAY_ROWS);
     if (status != NPK_OK || !proves) {
         npk_kv_close(r.kv);
