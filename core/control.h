@@ -2,7 +2,8 @@
  *
  * 16384 bytes, mapped shared. Fields are accessed with C11 atomics. The page is made anew by whoever gets LOCK:OPEN exclusive; nothing in
  * it survives the last process. Guards: index_name, complete, generation: GATE or WRITER; poison, writer_*: WRITER; pins: the slot's OFD lock;
- * floor: COMPACTOR; durable_lsn: raised only after a sync that succeeded; unsynced_lsn: WRITER, only grows; interval_*: only grow (lsn) and shrink (ms). */
+ * floor: COMPACTOR; durable_lsn: raised only after a sync that succeeded; unsynced_lsn: WRITER, only grows; interval_*: only grow (lsn) and shrink
+ * (ms). */
 #ifndef NPK_CORE_CONTROL_H
 #define NPK_CORE_CONTROL_H
 

@@ -15,8 +15,8 @@ void npk_overlay_bits_release(npk_overlay_bits *bits); /* accepts NULL */
 uint64_t npk_array_find_overlay(const npk_array *array, uint64_t row);
 /* Index of the piece that holds row, which is in the array. */
 uint64_t npk_array_find_piece(const npk_array *array, uint64_t row);
-/* Can rows first .. first + count (> 0, in the array) be given out as a map of their file: are they one stretch of a column file, and the overlay rows
- * among them (*patch: there are some) on few enough pages to be written into private copies of these? */
+/* Can rows first .. first + count (> 0, in the array) be given out as a map of their file: are they one stretch of a column file, and the overlay
+ * rows among them (*patch: there are some) on few enough pages to be written into private copies of these? */
 bool npk_array_is_mappable(const npk_array *array, uint64_t first, uint64_t count, bool *patch);
 /* RANGE unless rows first .. first + count are in the array. */
 npk_status npk_array_check_range(const npk_array *array, uint64_t first, uint64_t count, npk_error *err);

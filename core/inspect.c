@@ -210,8 +210,8 @@ static npk_status replay_state(struct look *look, npk_inspection *inspection, co
     return NPK_OK;
 }
 
-/* Files that were linked unsynced decide with the log where it ends: what the next open would cut is shown as cut. Nothing is asked while the store is in
- * use: its processes sync files, and remove them, meanwhile. */
+/* Files that were linked unsynced decide with the log where it ends: what the next open would cut is shown as cut. Nothing is asked while the store
+ * is in use: its processes sync files, and remove them, meanwhile. */
 static npk_status check_files(struct look *look, npk_inspection *inspection, const npk_inspection_visitor *visitor,
                               npk_error *err)
 {

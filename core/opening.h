@@ -25,8 +25,8 @@ npk_status npk_core_release(npk_core *core, npk_error *err);
 /* Throw away the indexes and the shared page in index/; files of others stay. OPEN must be held exclusive: nobody uses it. */
 npk_status npk_index_directory_clear(const npk_io *io, npk_file *directory, npk_error *err);
 
-/* Whose store this is: what FORMAT says, or, when it is missing or damaged, what the segment headers in wal (NULL: missing) say; *from_log tells which.
- * The error is that of FORMAT when neither is readable. */
+/* Whose store this is: what FORMAT says, or, when it is missing or damaged, what the segment headers in wal (NULL: missing) say; *from_log tells
+ * which. The error is that of FORMAT when neither is readable. */
 npk_status npk_format_find(const npk_io *io, npk_file *root, npk_file *wal, uint8_t uuid[16], uint64_t *created_us, bool *from_log,
                            npk_error *err);
 

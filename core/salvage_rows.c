@@ -1,5 +1,5 @@
-/* salvage_rows.c - rows at their places, only where a checksum proves them. Column files are read by block: neither their header nor their size needs to
- * be whole. Rows in the log need their whole record. */
+/* salvage_rows.c - rows at their places, only where a checksum proves them. Column files are read by block: neither their header nor their size needs
+ * to be whole. Rows in the log need their whole record. */
 #include "salvage_rows.h"
 
 #include <errno.h>

@@ -154,10 +154,16 @@ static bool is_link(const npk_op *op)
     return op->type == NPK_OP_LINK_RUN || op->type == NPK_OP_LINK_SET;
 }
 
+/* It announces a column file, or more checksums of one, and changes no row. */
+static bool is_file(const npk_op *op)
+{
+    return op->type == NPK_OP_FILE || op->type == NPK_OP_UNSYNCED_FILE || op->type == NPK_OP_SUMS;
+}
+
 /* Places without a state: what a change did to which slots. Arrays that are gone in the end do not matter. */
 static npk_status apply_row_places(replay *r, const npk_record *record, const npk_op *op, npk_error *err)
 {
-    if (op->type == NPK_OP_FILE || op->type == NPK_OP_SUMS)
+    if (is_file(op))
         return npk_apply(r->kv, record, err);
     bool is_rows = op->type == NPK_OP_APPEND || op->type == NPK_OP_REPLACE_RUN || op->type == NPK_OP_REPLACE_SET;
     if (!is_rows && !is_link(op))
@@ -241,8 +247,8 @@ static npk_status note_older(replay *r, uint64_t array, uint64_t first_slot, uin
 static npk_status note_lost_record(replay *r, const npk_record *record, const char *why, npk_error *err)
 {
     npk_op op;
-    if (!r->reports || !npk_op_decode(record->type, record->meta, record->meta_size, &op) || op.type == NPK_OP_RETIRE ||
-        op.type == NPK_OP_FILE || op.type == NPK_OP_SUMS || (is_link(&op) && op.mode == NPK_LINK_FOLD))
+    if (!r->reports || !npk_op_decode(record->type, record->meta, record->meta_size, &op) || op.type == NPK_OP_RETIRE || is_file(&op) ||
+        (is_link(&op) && op.mode == NPK_LINK_FOLD))
         return NPK_OK;
     char text[96], reason[192];
     npk_op_print(&op, text, sizeof text);
@@ -540,8 +546,8 @@ npk_status npk_salvage_older_places(const npk_salvage_source *source, const npk_
     if (status == NPK_OK && r.kind == REPLAY_ROWS)
         status = copy_arrays(state->kv, r.kv, err);
     npk_buffer_release(&r.older);
-    /* Where more of the log is lost than state lacks too, a row may have changed unseen. The log alone may begin inside a transaction: what changed in it
-     * has no older place here that could be taken for the newer. */
+    /* Where more of the log is lost than state lacks too, a row may have changed unseen. The log alone may begin inside a transaction: what changed
+     * in it has no older place here that could be taken for the newer. */
     bool proves = r.gap_count == state->gap_count && r.lost_count <= state->lost_count + (r.kind == REPLAY_ROWS);
     if (status != NPK_OK || !proves) {
         npk_kv_close(r.kv);

@@ -1,5 +1,5 @@
-/* salvage_state.h - the state of a damaged store: what checkpoints and log still say, past what they do not say any more; and older places of rows whose
- * newest place is gone. */
+/* salvage_state.h - the state of a damaged store: what checkpoints and log still say, past what they do not say any more; and older places of rows
+ * whose newest place is gone. */
 #ifndef NPK_CORE_SALVAGE_STATE_H
 #define NPK_CORE_SALVAGE_STATE_H
 
@@ -35,8 +35,8 @@ typedef struct npk_salvage_state {
 npk_status npk_salvage_state_build(const npk_salvage_source *source, npk_salvage_state *state, npk_error *err);
 void npk_salvage_state_release(npk_salvage_state *state);
 
-/* The same rows at older places: folds are left out, so that each row lies where its last change put it, or where a checkpoint knew it. which = 0, 1, ..:
- * *older = NULL when there is no such view or it proves nothing; *more = false behind the last. Arrays have the ids and row numbers of state. */
+/* The same rows at older places: folds are left out, so that each row lies where its last change put it, or where a checkpoint knew it. which = 0, 1,
+ * ..: *older = NULL when there is no such view or it proves nothing; *more = false behind the last. Arrays have the ids and row numbers of state. */
 npk_status npk_salvage_older_places(const npk_salvage_source *source, const npk_salvage_state *state, size_t which, npk_kv **older,
                                     bool *more, npk_error *err);
 

@@ -1,4 +1,5 @@
-/* snapshot.h - one committed state of everything: a copy of the metadata, the row index and the attributes in memory, and a pin that keeps the files. */
+/* snapshot.h - one committed state of everything: a copy of the metadata, the row index and the attributes in memory, and a pin that keeps the
+ * files. */
 #ifndef NPK_CORE_SNAPSHOT_H
 #define NPK_CORE_SNAPSHOT_H
 

@@ -12,11 +12,11 @@
 /* Under the writer lock, before the transaction is published: files were linked unsynced by records below lsn. */
 void npk_unsynced_note(npk_core *core, uint64_t lsn);
 
-/* Ids (u64 in memory order, appended) of the files of this state whose UNSYNCED_FILE record lies at or above durable_lsn. The watermark may be raised to
- * the state's end once npk_unsynced_sync has synced them. */
+/* Ids (u64 in memory order, appended) of the files of this state whose UNSYNCED_FILE record lies at or above durable_lsn. The watermark may be raised
+ * to the state's end once npk_unsynced_sync has synced them. */
 npk_status npk_unsynced_list(npk_kv *kv, uint64_t durable_lsn, npk_buffer *ids, npk_error *err);
-/* Rule 1: sync these files and their directory. A file that is gone is left out: it died and was reclaimed since, or was lost, and then reading its rows
- * says so. A failed sync poisons the store before this returns; other errors leave everything as it was. */
+/* Rule 1: sync these files and their directory. A file that is gone is left out: it died and was reclaimed since, or was lost, and then reading its
+ * rows says so. A failed sync poisons the store before this returns; other errors leave everything as it was. */
 npk_status npk_unsynced_sync(npk_core *core, const npk_buffer *ids, npk_error *err);
 /* Both, for the state that a transaction sees. */
 npk_status npk_unsynced_sync_state(npk_core *core, npk_kv *kv, npk_error *err);

@@ -151,11 +151,11 @@ typedef struct npk_wal_salvage {
     uint64_t durable_floor; /* as for a scan */
     uint64_t stop_lsn;      /* 0, or: no transaction that ends behind this */
     uint64_t stop_us;       /* 0, or: nothing from the first transaction on that was committed after this */
-    /* For each transaction, in log order, its operation records and then its commit record. whole = false: other records of the transaction are lost, or
-     * its commit record is (then none follows). */
+    /* For each transaction, in log order, its operation records and then its commit record. whole = false: other records of the transaction are lost,
+     * or its commit record is (then none follows). */
     npk_status (*visit)(void *context, const npk_record *record, bool whole, npk_error *err);
-    /* No valid record was found at first_lsn .. end_lsn, though bytes there were synced once. seq and offset: where; seq 0: behind the last segment that
-     * is left. end_lsn 0: there was a further segment, and nothing tells how much it held. */
+    /* No valid record was found at first_lsn .. end_lsn, though bytes there were synced once. seq and offset: where; seq 0: behind the last segment
+     * that is left. end_lsn 0: there was a further segment, and nothing tells how much it held. */
     npk_status (*gap)(void *context, uint64_t first_lsn, uint64_t end_lsn, uint64_t seq, uint64_t offset, const char *reason,
                       npk_error *err);
     void *context;
@@ -168,8 +168,8 @@ typedef struct npk_wal_salvage {
  * visits. */
 npk_status npk_wal_read_damaged(npk_wal *wal, npk_wal_salvage *salvage, npk_error *err);
 
-/* The store's uuid and the log's age, from the segment headers in this directory: for a store that lost its FORMAT. NOT_FOUND, CORRUPT (segments of two
- * stores), IO, NO_MEMORY. */
+/* The store's uuid and the log's age, from the segment headers in this directory: for a store that lost its FORMAT. NOT_FOUND, CORRUPT (segments of
+ * two stores), IO, NO_MEMORY. */
 npk_status npk_wal_find_uuid(const npk_io *io, npk_file *directory, uint8_t uuid[16], uint64_t *created_us, npk_error *err);
 
 /* Check every record of every segment that is there, from the oldest on, up to until_lsn (0: as far as records go; a torn tail is no finding

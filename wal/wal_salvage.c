@@ -2,8 +2,8 @@
  * segments whose header is damaged. The scan (wal_reader.c) stops where proof ends; this goes on where it can and says what it passed over.
  *
  * Believed is what the scan believes: records whose checksum, position and epoch fit, and transactions that are whole. Below the floor (what is
- * proven to have been synced) a position without a valid record is a gap, and reading goes on at the next valid record; at or above it such a position
- * is the end, since what lies behind may be the remnants of an append that never was. */
+ * proven to have been synced) a position without a valid record is a gap, and reading goes on at the next valid record; at or above it such a
+ * position is the end, since what lies behind may be the remnants of an append that never was. */
 #include "wal_salvage.h"
 
 #include <string.h>
@@ -294,7 +294,8 @@ static void find_floor(reader *r)
     }
 }
 
-/* Is a segment known of that comes behind all that can be read? Its mark in the last one, or its name, says that it was there; nothing says how long it was. */
+/* Is a segment known of that comes behind all that can be read? Its mark in the last one, or its name, says that it was there; nothing says how long
+ * it was. */
 static bool is_successor_lost(const reader *r)
 {
     const npk_wal_entry *last = NULL;

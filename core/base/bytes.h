@@ -21,20 +21,20 @@
 
 static inline void npk_put_u16(uint8_t *p, uint16_t v)
 {
-    v = NPK_LE16(v);
-    memcpy(p, &v, sizeof v);
+    uint16_t stored = NPK_LE16(v);
+    memcpy(p, &stored, sizeof stored);
 }
 
 static inline void npk_put_u32(uint8_t *p, uint32_t v)
 {
-    v = NPK_LE32(v);
-    memcpy(p, &v, sizeof v);
+    uint32_t stored = NPK_LE32(v);
+    memcpy(p, &stored, sizeof stored);
 }
 
 static inline void npk_put_u64(uint8_t *p, uint64_t v)
 {
-    v = NPK_LE64(v);
-    memcpy(p, &v, sizeof v);
+    uint64_t stored = NPK_LE64(v);
+    memcpy(p, &stored, sizeof stored);
 }
 
 static inline uint16_t npk_get_u16(const uint8_t *p)
@@ -61,8 +61,8 @@ static inline uint64_t npk_get_u64(const uint8_t *p)
 /* Big-endian, for keys whose byte order must be their numeric order. */
 static inline void npk_put_be64(uint8_t *p, uint64_t v)
 {
-    v = NPK_BE64(v);
-    memcpy(p, &v, sizeof v);
+    uint64_t stored = NPK_BE64(v);
+    memcpy(p, &stored, sizeof stored);
 }
 
 static inline uint64_t npk_get_be64(const uint8_t *p)

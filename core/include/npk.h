@@ -434,10 +434,11 @@ typedef struct npk_salvage_summary {
 } npk_salvage_summary;
 
 /* Write everything of the store at path that can still be read and proven by its checksum into target: a new store, or a directory of .npy files.
- * The source is only read; its index is never looked at. Rows keep their numbers: a row that is lost is zero bytes and listed. The result is whole or,
- * after an error, an empty store (as_npy: the files written so far). OK with losses too: see summary.
- * Errors: NOT_FOUND, FORMAT (no store), BUSY (the source is open anywhere), EXISTS (the target is not empty and force is 0), INVALID (target inside the
- * source, or the source itself), RANGE (until_lsn or until_us lies before what checkpoints and log reach back to), IO, NO_SPACE, NO_MEMORY, INTERRUPTED. */
+ * The source is only read; its index is never looked at. Rows keep their numbers: a row that is lost is zero bytes and listed. The result is whole
+ * or, after an error, an empty store (as_npy: the files written so far). OK with losses too: see summary.
+ * Errors: NOT_FOUND, FORMAT (no store), BUSY (the source is open anywhere), EXISTS (the target is not empty and force is 0), INVALID (target inside
+ * the source, or the source itself), RANGE (until_lsn or until_us lies before what checkpoints and log reach back to), IO, NO_SPACE, NO_MEMORY,
+ * INTERRUPTED. */
 NPK_API npk_status npk_salvage(const char *path, const char *target, const npk_salvage_options *options,
                                npk_salvage_summary *summary, npk_error *err);
 

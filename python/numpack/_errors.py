@@ -5,6 +5,8 @@ stable string; ``array``, ``row`` and ``lsn`` are filled where they are known, e
 `OSError` have an ``errno``.
 """
 
+from __future__ import annotations
+
 import errno
 
 __all__ = [
@@ -31,7 +33,7 @@ class NumPackError(Exception):
     """
 
     kind = "error"
-    _errno = None  # of OSErrors: what the number is when it was not the system that failed
+    _errno: int | None = None  # of OSErrors: what the number is when it was not the system that failed
 
     def __init__(self, message="", *, array=None, row=None, lsn=None, errno=None, **details):
         super().__init__(message)

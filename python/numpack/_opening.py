@@ -18,13 +18,14 @@ from ._transaction import check_sync, forget_inherited, holds_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _READ, _UPDATE, _CREATE, _EXCLUSIVE = range(4)  # npk_mode
 _MODES = ("r", "r+", "a", "w", "x")
 
-_opened = weakref.WeakSet()  # handles that hold a core store
-_inherited = []              # core stores of a parent process: never touched again
+_opened: weakref.WeakSet[StoreHandle] = weakref.WeakSet()  # handles that hold a core store
+_inherited: list[_core.Store] = []                         # core stores of a parent process: never touched again
 
 
 def _after_fork_in_child():
@@ -128,7 +129,7 @@ class StoreHandle:
 
     # For what may run before or after __init__ is whole.
     _core = None
-    _open = ()
+    _open: Sequence[object] = ()
 
     def __init__(self, filename: str | os.PathLike[str], drop_if_exists: bool = False,
                  strict_context_mode: bool = False, warn_no_context: bool | None = None,

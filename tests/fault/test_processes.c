@@ -664,8 +664,8 @@ static void save_unsynced(int paused)
         pause_ms(1000);
 }
 
-/* A process links a file that it does not sync, and is killed: before it publishes (odd), or after. The next commit at level commit of another one proves
- * the log durable above the link, so it must sync the file. Another commit has nothing more to sync. */
+/* A process links a file that it does not sync, and is killed: before it publishes (odd), or after. The next commit at level commit of another one
+ * proves the log durable above the link, so it must sync the file. Another commit has nothing more to sync. */
 START_TEST(test_a_commit_syncs_the_file_that_a_killed_process_linked_unsynced)
 {
     int paused = _i % 2;

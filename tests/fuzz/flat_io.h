@@ -1,8 +1,8 @@
 /* flat_io.h - a read-only directory tree made of a fuzzer's input, behind the system table: as quick as it can be, nothing else.
  *
  * The input is a row of files: u8 kind (FLAT_FORMAT ...), u8 flags, u64 number, u32 size, then size bytes; a size that does not fit takes what is
- * left. The number gives the name. FLAT_PADDED: zeros follow up to the size in the bytes of a segment header, at most FLAT_SIZE_MAX: segments are mostly
- * zeros, and inputs should not be. */
+ * left. The number gives the name. FLAT_PADDED: zeros follow up to the size in the bytes of a segment header, at most FLAT_SIZE_MAX: segments are
+ * mostly zeros, and inputs should not be. */
 #ifndef FLAT_IO_H
 #define FLAT_IO_H
 

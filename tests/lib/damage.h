@@ -75,8 +75,8 @@ enum { DAMAGE_STORE_COUNT = 5 };
 void damage_make(damage_store stores[DAMAGE_STORE_COUNT], const char *real_path);
 void damage_release(damage_store stores[DAMAGE_STORE_COUNT]);
 
-/* Every damage of files of up to 512 bytes, every sector of the others in every way, every size at and beside a sector's end; then random ones from seed
- * until there are count. None of them leaves the file as it was, none comes twice. The caller frees. */
+/* Every damage of files of up to 512 bytes, every sector of the others in every way, every size at and beside a sector's end; then random ones from
+ * seed until there are count. None of them leaves the file as it was, none comes twice. The caller frees. */
 damage_case *damage_list(const damage_store stores[DAMAGE_STORE_COUNT], uint64_t seed, size_t count, size_t *made);
 
 /* A fresh disk of the store with that damage; its real index lies in real_path, which is emptied. */

@@ -71,9 +71,9 @@ bool explorer_replay(explorer *x, const char *place);
 
 /* ---- faults ------------------------------------------------------------------------------------------------------------ */
 
-/* From the next call on, the index-th of these kinds of call fails (fault_io.h), once or with all that follow. Until explorer_settle, commits, flushes, checkpoints
- * and compactions may fail. A transaction whose commit failed must not be there, unless the store says that it is poisoned: then it may be
- * until the next transaction begins. */
+/* From the next call on, the index-th of these kinds of call fails (fault_io.h), once or with all that follow. Until explorer_settle, commits,
+ * flushes, checkpoints and compactions may fail. A transaction whose commit failed must not be there, unless the store says that it is poisoned: then
+ * it may be until the next transaction begins. */
 void explorer_fault(explorer *x, uint32_t kinds, uint64_t index, bool forever, int sys_errno,
                     memory_io_sync_failure failure);
 /* No fault from here on; a transaction goes through. How many calls failed. */

@@ -353,6 +353,49 @@ def test_a_transaction_that_lost_a_record_is_left_out_whole_and_later_ones_are_k
     assert status == 1 and len(contents(tmp_path / "before")[0]["x"]) == 9
 
 
+@pytest.mark.parametrize("sync", ["commit", "never"])
+def test_a_column_file_is_an_older_place_however_it_was_linked(tmp_path, sync):
+    path, target = tmp_path / "store", tmp_path / "target"
+    write(path, """
+        r = np.random.default_rng(11)
+        for i in range(6):
+            npk.save({f"filler{i}": r.random((2000, 8))})
+        npk.save({"x": r.random((40_000, 4))})
+        npk.append({"x": r.random((10, 4))})
+        npk.update("x")
+        npk.checkpoint()
+    """, kill=True, sync=sync, segment_size=65536, bulk_size=200_000)
+    whole = tmp_path / "whole"
+    shutil.copytree(path, whole)
+    expected = contents(whole)
+    folded, = [p for p in (path / "columns").iterdir() if np.load(p, mmap_mode="r").shape == (40_010, 4)]
+    folded.unlink()
+    min((path / "wal").glob("0*.wal")).unlink()  # so that the log does not begin with the store
+    status, out, lost = salvage(path, target, expected)
+    assert losses_of(out, "rows") == [] and out["salvage"]["restored_row_count"] == 40_010
+
+
+def test_a_file_linked_unsynced_is_no_loss_of_a_transaction_that_is_left_out(tmp_path):
+    path, target = tmp_path / "store", tmp_path / "target"
+    write(path, """
+        npk.save({"few": np.zeros((5, 2)), "many": np.zeros((5, 2))})
+        with npk.transaction():
+            npk.append({"many": np.ones((40_000, 2))})
+            npk.append({"few": np.full((4, 2), 7.25)})
+        for i in range(2):
+            with npk.transaction(sync="commit"):
+                npk.append({"few": np.full((1, 2), 8.25)})
+    """, kill=True, sync="never", bulk_size=200_000)
+    segment, = (path / "wal").glob("0*.wal")
+    data = bytearray(segment.read_bytes())
+    data[data.index(np.full((4, 2), 7.25).tobytes()) + 10] ^= 1
+    segment.write_bytes(data)
+    status, out = run("--salvage", target, path)
+    assert status == 4 and contents(target)[0]["few"][-1, 0] == 8.25
+    left_out = losses_of(out, "transaction")
+    assert left_out and {x["array"] for x in left_out} == {"many"}, left_out
+
+
 # ---- going back ------------------------------------------------------------------------------------------------------------------
 
 

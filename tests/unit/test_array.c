@@ -884,7 +884,8 @@ END_TEST
 
 #define PATCHED_ROWS 20000u /* of 40 bytes: 196 pages, so that 19 of them may be patched */
 
-/* Rows in one file, some of them newer in a set of each kind of place; expected: what they are then. Each set has set_size rows, all on other pages. */
+/* Rows in one file, some of them newer in a set of each kind of place; expected: what they are then. Each set has set_size rows, all on other
+ * pages. */
 static npk_array *make_patched(uint8_t *expected, unsigned set_size)
 {
     uint8_t *rows = malloc(PATCHED_ROWS * 40);

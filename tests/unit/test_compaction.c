@@ -1,5 +1,5 @@
-/* test_compaction.c - folds and reclaim against what happens meanwhile: transactions between a fold's reading and its publishing, a log that is cut there,
- * drops, damage; and that reference counts and pending counts are exact after every step of random histories. */
+/* test_compaction.c - folds and reclaim against what happens meanwhile: transactions between a fold's reading and its publishing, a log that is cut
+ * there, drops, damage; and that reference counts and pending counts are exact after every step of random histories. */
 #include <check.h>
 #include <dirent.h>
 #include <errno.h>

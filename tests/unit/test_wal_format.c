@@ -306,6 +306,7 @@ int main(void)
 {
     Suite *suite = suite_create("wal_format");
     TCase *tc = tcase_create("format");
+    tcase_set_timeout(tc, 60); /* a sanitizer on a busy machine */
     suite_add_tcase(suite, tc);
     tcase_add_test(tc, segment_header_survives_the_way_to_disk_and_back);
     tcase_add_test(tc, every_flipped_bit_of_a_segment_header_is_refused);

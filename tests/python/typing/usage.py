@@ -26,6 +26,7 @@ def store(path: str) -> None:
         npk.attrs["offset"] = 3
         npk.array_attrs("a")["unit"] = "m"
         print(whole, lazy, mapped, shape, shapes, rows, npk.lsn > (0, 0), list(npk), len(npk), "a" in npk, npk.stats()["commits"])
+        print(npk.verify(), npk.verify(progress=lambda done, total: print(done / total)))
         npk.drop("b", slice(1))
         npk.replace({"a": 0}, np.arange(2))
         del npk["a"]
