@@ -238,11 +238,13 @@ class LazyArray(Exporter):
         return self._ndarray()
 
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
-        view = load_mapped(self._array, True).reshape(self.shape)
         if stream is not None:
             raise RuntimeError("a lazy array lies in main memory: stream must be None")
         if dl_device is not None and tuple(dl_device) != (1, 0):
             raise BufferError("a lazy array lies in main memory: dl_device must be (1, 0)")
+        if copy is False and self._array.piece_count > 1:
+            raise BufferError(f"array {self._array.name!r}: the rows do not lie in one piece; allow a copy or compact()")
+        view = load_mapped(self._array, True).reshape(self.shape)
         if copy:
             view = np.array(view)
         if max_version is not None:
@@ -301,8 +303,11 @@ class LazyArray(Exporter):
         >>> npk.load("a", lazy=True).reshape(2, -1)
         LazyArray(shape=(2, 3), dtype=int64, name='a')
         """
-        if len(shape) == 1 and not hasattr(shape[0], "__index__"):
-            shape = tuple(shape[0])
+        if len(shape) == 1:
+            try:
+                shape = (operator.index(shape[0]),)
+            except TypeError:
+                shape = tuple(shape[0])
         lengths = [operator.index(length) for length in shape]
         if any(length < -1 for length in lengths) or lengths.count(-1) > 1:
             raise InvalidArgumentError(f"cannot reshape to {tuple(lengths)}: one length may be -1, none below")
@@ -375,7 +380,8 @@ class LazyArray(Exporter):
         >>> npk.load("a", lazy=True).vectorized_gather([3, 0, 3]).tolist()
         [30, 0, 30]
         """
-        return self[np.asarray(indices)]
+        rows = np.asarray(indices)
+        return self[rows if rows.size else rows.astype(np.intp)]  # an empty list would be of floats
 
     def mega_batch_get_rows(self, indices: Sequence[int], batch_size: int) -> list[np.ndarray]:
         """Read rows by number, some at a time.
@@ -572,19 +578,24 @@ class _OuterIndex:
             keys[dots[0]:dots[0] + 1] = [slice(None)] * missing
         result = lazy._ndarray()
         for axis in reversed(range(len(keys))):  # from the last: an integer takes its axis away
-            item = keys[axis]
-            if not isinstance(item, slice):
-                try:
-                    item = operator.index(item)
-                except TypeError:
-                    item = np.asarray(item)
-                    if item.size == 0 and item.dtype.kind == "f":
-                        item = item.astype(np.intp)
-                    if item.ndim != 1 or item.dtype.kind not in "biu":
-                        raise IndexError("oindex takes integers, slices and 1-D arrays of integers or "
-                                         "booleans") from None
+            item = keys[axis] if isinstance(keys[axis], slice) else self._places(keys[axis])
             result = result[(slice(None),) * axis + (item,)]
         return _private(result)
+
+    @staticmethod
+    def _places(item):
+        """An integer, or a 1-D array of integers or booleans."""
+        if not isinstance(item, bool):  # which is an integer to Python
+            try:
+                return operator.index(item)
+            except TypeError:
+                pass
+        item = np.asarray(item)
+        if item.size == 0 and item.dtype.kind == "f":
+            item = item.astype(np.intp)
+        if item.ndim != 1 or item.dtype.kind not in "biu":
+            raise IndexError("oindex takes integers, slices and 1-D arrays of integers or booleans")
+        return item
 
 
 def _unpickle(path, name, number, change_lsn, modified_us, shape):
