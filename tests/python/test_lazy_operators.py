@@ -82,7 +82,7 @@ def test_in_place_rebinds_and_leaves_the_store_alone(store, lazy, name):
         value = inplace(value, other)
         same(value, getattr(operator, name)(BASE, other))
         value[...] = 0
-        assert np.array_equal(lazy[:], BASE) and store.lsn == before
+        assert np.array_equal(lazy[:], BASE) and np.array_equal(np.asarray(lazy), BASE) and store.lsn == before
     for array in ("whole", "pieces"):
         assert np.array_equal(store.load(array), BASE)
 
@@ -281,7 +281,7 @@ def test_what_a_shape_can_be(sizes):
     for bad in (2.0, "12", None, (3.0, 4), [[3, 4]]):
         with pytest.raises(TypeError):
             lazy.reshape(bad)
-    for bad in ((-1, -1), (-2, 6), (-12,), (5, -1), (0, -1), (0,), (13,), ()):
+    for bad in ((-1, -1), (-2, 6), (-2, -2, 3), (-12,), (5, -1), (0, -1), (0,), (13,), ()):
         with pytest.raises(ValueError):
             lazy.reshape(bad)
         if bad:
