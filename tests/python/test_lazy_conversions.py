@@ -103,9 +103,11 @@ EXPORTED = ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8
 
 def check_buffer(npk, dtype):
     array = np.zeros((3, 2), dtype)
-    array.view(np.uint8)[...] = 1
     if array.dtype.kind == "U":
-        array[...] = "ab"
+        array[...] = np.arange(6).reshape(3, 2).astype(array.dtype)
+    else:
+        content = np.arange(array.nbytes).reshape(3, -1) * 5 // 3
+        array.view(np.uint8)[...] = content % (2 if array.dtype == bool else 251)
     npk.save({"a": array})
     npk.compact()
     return npk.load("a", lazy=True), array
