@@ -363,7 +363,7 @@ npk_status npk_compact_array(npk_core *core, const char *name, npk_fold_extent e
 struct array_list {
     npk_buffer ids;   /* u64 in memory order */
     npk_buffer names; /* strings, each with its NUL */
-    uint64_t pending_size, pending_rows;
+    uint64_t pending_size, pending_rows, pending_entries;
 };
 
 static npk_status visit_array(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
@@ -386,6 +386,20 @@ static void release_list(struct array_list *list)
     npk_buffer_release(&list->names);
 }
 
+/* Segments count the entries of rows that refer to them. */
+static npk_status visit_segment(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size, bool *stop,
+                                npk_error *err)
+{
+    (void)key;
+    (void)key_size;
+    (void)stop;
+    npk_container container;
+    if (!npk_container_decode(value, value_size, &container))
+        return npk_catalog_fail(err, NPK_TABLE_PLACES);
+    *(uint64_t *)context += container.reference_count;
+    return NPK_OK;
+}
+
 /* Arrays with pending rows, or all of them, and what is pending in sum. */
 static npk_status list_arrays(npk_core *core, bool all, struct array_list *list, npk_error *err)
 {
@@ -395,6 +409,9 @@ static npk_status list_arrays(npk_core *core, bool all, struct array_list *list,
     if (status != NPK_OK)
         return status;
     status = npk_kv_scan(kv, NPK_TABLE_ARRAYS, NULL, 0, NULL, 0, visit_array, list, err);
+    const uint8_t segments = NPK_CONTAINER_SEGMENT; /* the first byte of their keys */
+    if (status == NPK_OK)
+        status = npk_kv_scan(kv, NPK_TABLE_PLACES, &segments, 1, NULL, 0, visit_segment, &list->pending_entries, err);
     for (size_t at = 0; at < list->ids.size && status == NPK_OK; at += sizeof(uint64_t)) {
         uint64_t id;
         memcpy(&id, list->ids.data + at, sizeof id);
@@ -415,13 +432,15 @@ static npk_status list_arrays(npk_core *core, bool all, struct array_list *list,
     return status;
 }
 
-npk_status npk_compact_pending(npk_core *core, uint64_t *size, uint64_t *row_count, npk_error *err)
+npk_status npk_compact_pending(npk_core *core, uint64_t *size, uint64_t *row_count, uint64_t *entry_count, npk_error *err)
 {
     struct array_list list;
     npk_status status = list_arrays(core, false, &list, err);
     release_list(&list);
     *size = list.pending_size;
     *row_count = list.pending_rows;
+    if (entry_count)
+        *entry_count = list.pending_entries;
     return status;
 }
 

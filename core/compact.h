@@ -21,7 +21,7 @@ npk_status npk_compact_array(npk_core *core, const char *name, npk_fold_extent e
 /* Fold every array that has something pending (or, WHOLE, is not one piece already). COMPACTOR held. */
 npk_status npk_compact_all(npk_core *core, npk_fold_extent extent, npk_error *err);
 
-/* Pending bytes and rows of all arrays, as published. */
-npk_status npk_compact_pending(npk_core *core, uint64_t *size, uint64_t *row_count, npk_error *err);
+/* Pending bytes and rows of all arrays, as published; *entry_count, unless NULL: in how many entries of the row index. */
+npk_status npk_compact_pending(npk_core *core, uint64_t *size, uint64_t *row_count, uint64_t *entry_count, npk_error *err);
 
 #endif

@@ -24,7 +24,7 @@ typedef struct npk_row_change {
 npk_status npk_row_index_put_run(npk_row_change *change, const npk_run *run, bool fold, npk_error *err);
 /* The same for slots that were never given out before, as those of an append: nothing can lie there. */
 npk_status npk_row_index_put_new_run(npk_row_change *change, const npk_run *run, npk_error *err);
-/* Put a packed set. Older sets whose slots it all holds go (a large one looks back a bounded way only); with fold, all sets of the block up to
+/* Put a packed set. Older sets whose slots it all holds go (as far back as row_index.c says); with fold, all sets of the block up to
  * its LSN. */
 npk_status npk_row_index_put_set(npk_row_change *change, const npk_set *set, bool fold, npk_error *err);
 /* Slots first_slot .. + count become the last rows. */

@@ -170,7 +170,7 @@ npk_status npk_store_stats(npk_store *store, npk_stats *out, npk_error *err)
         status = npk_kv_scan(kv, NPK_TABLE_NAMES, NULL, 0, NULL, 0, count_entry, &stats.array_count, err);
     npk_view_end(core, kv);
     if (status == NPK_OK)
-        status = npk_compact_pending(core, &stats.pending_size, &stats.pending_row_count, err);
+        status = npk_compact_pending(core, &stats.pending_size, &stats.pending_row_count, NULL, err);
     if (status == NPK_OK)
         status = npk_wal_list(core->wal, tally_segment, &stats, err);
     uint64_t pinned = UINT64_MAX;

@@ -298,7 +298,7 @@ npk_status npk_txn_log(npk_txn *txn, const npk_op *op, const void *data, size_t 
     if (status == NPK_OK) {
         txn->record_count++;
         status = npk_apply(txn->kv, &record, err);
-        atomic_fetch_add(&core->logged_since_fold, record.meta_size + data_size);
+        atomic_fetch_add(&core->logged_since_fold, record.meta_size + data_size + (data_size ? NPK_PENDING_ENTRY_WEIGHT : 0));
     }
     return status;
 }

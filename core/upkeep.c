@@ -22,22 +22,24 @@ static void find_oldest(void *context, const npk_segment_info *info)
 struct due {
     bool fold, checkpoint;
     uint64_t pending_size, log_size;
+    uint64_t weight; /* pending bytes, and those that the entries of the index stand for */
 };
 
 static npk_status look(npk_core *core, uint64_t fold_above, uint64_t checkpoint_above, struct due *due, npk_error *err)
 {
     npk_position position = {0};
-    uint64_t rows = 0;
+    uint64_t rows = 0, entries = 0;
     npk_status status = npk_reclaim_position(core, &position, err);
     uint64_t guess = atomic_load(&core->logged_since_fold);
     if (status == NPK_OK && guess > fold_above / 2) {
-        status = npk_compact_pending(core, &due->pending_size, &rows, err);
-        if (status == NPK_OK && due->pending_size <= fold_above) /* go on from the truth; what was logged meanwhile stays on top */
-            (void)atomic_fetch_add(&core->logged_since_fold, due->pending_size - guess);
+        status = npk_compact_pending(core, &due->pending_size, &rows, &entries, err);
+        due->weight = due->pending_size + entries * NPK_PENDING_ENTRY_WEIGHT;
+        if (status == NPK_OK && due->weight <= fold_above) /* go on from the truth; what was logged meanwhile stays on top */
+            (void)atomic_fetch_add(&core->logged_since_fold, due->weight - guess);
     }
     uint64_t checkpoint = atomic_load(&core->checkpoint_lsn);
     due->log_size = position.lsn > checkpoint ? position.lsn - checkpoint : 0;
-    due->fold = due->pending_size > fold_above;
+    due->fold = due->weight > fold_above;
     due->checkpoint = due->log_size > checkpoint_above;
     if (status == NPK_OK && due->checkpoint && !due->fold) {
         uint64_t oldest = UINT64_MAX;
@@ -95,7 +97,7 @@ static uint64_t worth_folding(const npk_core *core)
 npk_status npk_upkeep_close(npk_core *core, npk_error *err)
 {
     uint64_t size = 0, rows = 0;
-    npk_status status = npk_compact_pending(core, &size, &rows, err);
+    npk_status status = npk_compact_pending(core, &size, &rows, NULL, err);
     if (status == NPK_OK && size > worth_folding(core))
         status = npk_compact_all(core, NPK_FOLD_CHEAP, err);
     return status == NPK_NO_SPACE ? NPK_OK : status; /* they stay in the log */
@@ -107,6 +109,8 @@ npk_status npk_upkeep_work(npk_core *core, char *reason, size_t reason_size, npk
     npk_status status = look(core, worth_folding(core), core->settings.checkpoint_log_size, &due, err);
     if (status != NPK_OK)
         return status;
+    if (due.pending_size <= FOLD_LEAST && !due.checkpoint)
+        due.fold = false; /* many entries of few bytes: the writer sees to it when there are too many */
     if (!due.fold && !due.checkpoint) {
         (void)snprintf(reason, reason_size, "idle: %llu bytes of log since the checkpoint, %llu bytes pending",
                        (unsigned long long)due.log_size, (unsigned long long)due.pending_size);

@@ -4,6 +4,10 @@
 
 #include "core.h"
 
+/* Bytes that one pending entry of the row index stands for when it is decided whether to fold: with one row to an entry the entries are what
+ * costs, in memory and in time. The usual limit of 256 MiB is thus one of 65,536 entries as well. */
+#define NPK_PENDING_ENTRY_WEIGHT 4096u
+
 /* Log since the last checkpoint beyond twice checkpoint_log_size, or pending bytes beyond pending_limit: do the worker's work now, in this
  * thread. Cheap when nothing is due. On a full disk it gives the reserve up and tries again, then reports NO_SPACE. */
 npk_status npk_upkeep_enforce(npk_core *core, npk_error *err);

@@ -9,6 +9,9 @@
 #include "checksum.h"
 #include "error.h"
 
+/* Segments are filled a page at a time: the page cache keeps what is written in pieces as large as the write, and each later append and sync walks
+ * over all blocks of its piece. A one-row commit of 432 bytes took 120 us in pieces of 1 MiB and 110 us in pages; filling 16 MiB takes 6 ms
+ * more, in the background. */
 #define WRITE_SIZE 4096u
 
 npk_status npk_segment_wrap(const npk_io *io, npk_file *file, uint64_t file_size, const npk_segment_header *header,
