@@ -1,4 +1,7 @@
-"""A transactional NumPy array store: crash-safe atomic batches over named arrays, read at memory speed."""
+"""A transactional NumPy array store: crash-safe atomic batches over named arrays, read at memory speed.
+
+In the examples of the docstrings ``np`` is NumPy and ``npk`` an empty store: ``npk = numpack.NumPack(directory)``.
+"""
 
 from . import _core
 from ._errors import *  # noqa: F403
@@ -17,6 +20,11 @@ def force_cleanup_windows_handles():
     -------
     bool
         True.
+
+    Examples
+    --------
+    >>> numpack.force_cleanup_windows_handles()
+    True
     """
     return True
 

@@ -67,12 +67,14 @@ def encode(value, key):
 
 
 class ReadOnlyAttributes(Mapping):
-    """Attributes of one moment.
+    """Attributes of one moment; given by :meth:`NumPack.snapshot` and lazy arrays.
 
-    Parameters
-    ----------
-    items : dict of str to bytes
-        The JSON text of each.
+    Examples
+    --------
+    >>> npk.attrs["offset"] = 17
+    >>> with npk.snapshot() as snapshot:
+    ...     snapshot.attrs["offset"]
+    17
     """
 
     def __init__(self, items):
@@ -103,18 +105,21 @@ class ReadOnlyAttributes(Mapping):
 
 
 class Attributes(ReadOnlyAttributes, MutableMapping):
-    """The attributes of a store or of one of its arrays, as they are at each use.
+    """The attributes of a store or of one of its arrays, as they are at each use; given by :meth:`NumPack.array_attrs`.
 
     Values are what JSON knows; NumPy scalars are accepted; containers come back as copies. Every change is one
-    transaction, or part of the one that is open.
+    transaction, or part of the one that is open. A value that JSON cannot hold, NaN and integers beyond 64 bits too,
+    raises `InvalidArgumentError`.
 
     Examples
     --------
-    >>> import numpack, tempfile
-    >>> npk = numpack.NumPack(tempfile.mkdtemp() + "/store")
     >>> npk.attrs["offset"] = 17
     >>> npk.attrs["offset"]
     17
+    >>> npk.attrs["tags"] = ["a", "b"]
+    >>> del npk.attrs["offset"]
+    >>> dict(npk.attrs)
+    {'tags': ['a', 'b']}
     """
 
     def __init__(self, npk, array=None):
@@ -134,7 +139,28 @@ class Attributes(ReadOnlyAttributes, MutableMapping):
         self._npk._write(lambda txn: txn.delete_attr(self._array, key))
 
     def update(self, *args, **values):
-        """Set several attributes in one transaction."""
+        """Set several attributes in one transaction.
+
+        Parameters
+        ----------
+        *args : Mapping or iterable of pairs
+            At most one, as `dict` takes it.
+        **values : object
+            More of them, by key.
+
+        Raises
+        ------
+        InvalidArgumentError
+            JSON cannot hold a value, or a key is not one: 1 to 255 bytes of UTF-8.
+        NotFoundError
+            The array is gone.
+
+        Examples
+        --------
+        >>> npk.attrs.update({"offset": 17}, unit="m")
+        >>> dict(npk.attrs)
+        {'offset': 17, 'unit': 'm'}
+        """
         items = [(check_name(key, "attribute key"), encode(value, key)) for key, value in dict(*args, **values).items()]
 
         def apply(txn):
@@ -144,7 +170,20 @@ class Attributes(ReadOnlyAttributes, MutableMapping):
         self._npk._write(apply, len(items) > 1)
 
     def clear(self):
-        """Remove all attributes in one transaction."""
+        """Remove all attributes in one transaction.
+
+        Raises
+        ------
+        NotFoundError
+            The array is gone.
+
+        Examples
+        --------
+        >>> npk.attrs["offset"] = 17
+        >>> npk.attrs.clear()
+        >>> len(npk.attrs)
+        0
+        """
         def apply(txn):
             for key in txn.list_attrs(self._array):
                 txn.delete_attr(self._array, key)

@@ -14,10 +14,22 @@ _PIECE, _PIECE_ROWS = 64 << 20, 4 << 20  # bytes and rows compared at a time
 
 
 class BatchModeContext(Transaction):
-    """A transaction in which ``load`` gives the same array each time and ``save`` marks it; see `NumPack.batch_mode`.
+    """A transaction whose ``load`` gives the same array each time and ``save`` marks it; made by :meth:`NumPack.batch_mode`.
 
     At the end of the block the content that each saved object has then is committed; edits that were not saved are
     dropped, and an exception drops everything.
+
+    Examples
+    --------
+    >>> npk.save({"a": [1, 2]})
+    >>> with npk.batch_mode() as batch:
+    ...     a = batch.load("a")
+    ...     batch.save({"a": a})
+    ...     a[0] = 9
+    ...     batch.load("a") is a
+    True
+    >>> npk.load("a").tolist()
+    [9, 2]
     """
 
     def __init__(self, npk, memory_limit=None):
@@ -69,10 +81,22 @@ class BatchModeContext(Transaction):
 
 
 class WritableBatchMode(Transaction):
-    """A transaction whose ``load`` gives writable arrays; see `NumPack.writable_batch_mode`.
+    """A transaction whose ``load`` gives writable arrays; made by :meth:`NumPack.writable_batch_mode`.
 
     At the end of the block exactly the changed rows are committed. Nothing is visible before, and an exception drops
     everything. The arrays stay usable after the block.
+
+    Examples
+    --------
+    >>> npk.save({"a": [1, 2]})
+    >>> with npk.writable_batch_mode() as batch:
+    ...     a = batch.load("a")
+    ...     a[0] = 9
+    ...     with npk.snapshot() as snapshot:
+    ...         snapshot["a"][:].tolist()
+    [1, 2]
+    >>> npk.load("a").tolist()
+    [9, 2]
     """
 
     def __init__(self, npk):
@@ -82,12 +106,32 @@ class WritableBatchMode(Transaction):
     def load(self, array_name):
         """The array, writable; the same object each time.
 
+        Parameters
+        ----------
+        array_name : str
+            The array.
+
+        Returns
+        -------
+        ndarray
+            Over a private mapping: ``OWNDATA`` is False.
+
         Raises
         ------
         NotFoundError
             There is no such array.
         InvalidArgumentError
-            The array has no rows.
+            The array has no rows, or rows of no bytes.
+        WrongUseError
+            The block is not open, or belongs to another thread or context.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> with npk.writable_batch_mode() as batch:
+        ...     batch.load("a")[:] += 1
+        >>> npk.load("a").tolist()
+        [2, 3]
         """
         self._check()
         if array_name not in self._loaded:
@@ -100,10 +144,25 @@ class WritableBatchMode(Transaction):
     def save(self, arrays):
         """Copy arrays into the loaded ones; a loaded array itself needs no saving.
 
+        Parameters
+        ----------
+        arrays : Mapping of str to array_like
+            Of the shapes and dtypes that the arrays have.
+
         Raises
         ------
         ShapeError
             Shape or dtype differ from those of the loaded array.
+        NotFoundError
+            There is no such array.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> with npk.writable_batch_mode() as batch:
+        ...     batch.save({"a": [3, 4]})
+        >>> npk.load("a").tolist()
+        [3, 4]
         """
         from ._store import _check_arrays
         self._check()

@@ -20,6 +20,15 @@ __all__ = [
 class NumPackError(Exception):
     """Base of all errors of this package.
 
+    Parameters
+    ----------
+    message : str
+        What failed and why.
+    array, row, lsn, errno : optional
+        What is known of the attributes below.
+    **details
+        Further attributes.
+
     Attributes
     ----------
     kind : str
@@ -30,10 +39,20 @@ class NumPackError(Exception):
         The logical row that was concerned.
     lsn : int or None
         The position in the log that was concerned.
+    errno : int
+        Of those that are an `OSError`: the system's number.
+
+    Examples
+    --------
+    >>> try:
+    ...     npk.load("a")
+    ... except KeyError as error:
+    ...     error.kind, error.array
+    ('not_found', 'a')
     """
 
     kind = "error"
-    _errno: int | None = None  # of OSErrors: what the number is when it was not the system that failed
+    _errno: "int | None" = None  # of OSErrors: what the number is when it was not the system that failed
 
     def __init__(self, message="", *, array=None, row=None, lsn=None, errno=None, **details):
         super().__init__(message)

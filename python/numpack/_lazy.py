@@ -72,22 +72,25 @@ def _private(result):
 
 
 class LazyArray(Exporter):
-    """An array at the moment it was loaded; nothing is read before it is asked for.
+    """An array at the moment it was loaded; nothing is read before it is asked for. Given by :meth:`NumPack.load`.
 
     Indexing is NumPy's; every array it gives is a private copy of what was asked for. ``np.asarray(lazy)`` and
-    ``memoryview(lazy)`` are read-only and without copy where the rows lie in one piece. Later commits do not change
-    it, and it stays valid after the store is closed or the array dropped.
+    ``memoryview(lazy)`` are read-only and without copy where the rows lie in one piece. Operators give ndarrays. Later
+    commits do not change it, and it stays valid after the store is closed or the array dropped.
 
     Examples
     --------
-    >>> import numpack, tempfile
-    >>> npk = numpack.NumPack(tempfile.mkdtemp() + "/store")
     >>> npk.save({"a": [[1, 2], [3, 4], [5, 6]]})
     >>> lazy = npk.load("a", lazy=True)
-    >>> lazy.shape
-    (3, 2)
+    >>> lazy.shape, lazy.dtype, lazy.ndim, lazy.size, lazy.itemsize, lazy.nbytes, len(lazy)
+    ((3, 2), dtype('int64'), 2, 6, 8, 48, 3)
     >>> lazy[1:, 0].tolist()
     [3, 5]
+    >>> (lazy + 1).tolist()
+    [[2, 3], [4, 5], [6, 7]]
+    >>> lazy[0] = 9
+    Traceback (most recent call last):
+    numpack._errors.InvalidTypeError: a lazy array cannot be written; use replace() of the store
     """
 
     __slots__ = ("_array", "_path", "_view", "_shape", "__weakref__")
@@ -102,22 +105,22 @@ class LazyArray(Exporter):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes; the first is the rows."""
+        """tuple of int: lengths of the axes; the first is the rows."""
         return self._array.shape if self._shape is None else self._shape
 
     @property
     def dtype(self) -> np.dtype:
-        """The stored dtype."""
+        """numpy.dtype: the stored dtype."""
         return decode(self._array.descr, self._array.name)
 
     @property
     def ndim(self) -> int:
-        """Number of axes."""
+        """int: number of axes."""
         return len(self.shape)
 
     @property
     def size(self) -> int:
-        """Number of items."""
+        """int: number of items."""
         size = 1
         for length in self.shape:
             size *= length
@@ -125,22 +128,22 @@ class LazyArray(Exporter):
 
     @property
     def itemsize(self) -> int:
-        """Bytes of an item."""
+        """int: bytes of an item."""
         return self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all items."""
+        """int: bytes of all items."""
         return self.size * self.dtype.itemsize
 
     @property
     def T(self) -> np.ndarray:
-        """The transposed array, as an ndarray."""
+        """ndarray: the transposed array, a private copy."""
         return np.array(self._ndarray().T)
 
     @property
     def attrs(self):
-        """The attributes the array had at that moment, as a read-only mapping."""
+        """ReadOnlyAttributes: those the array had at that moment."""
         return ReadOnlyAttributes(self._array.list_attrs())
 
     @property
@@ -206,7 +209,14 @@ class LazyArray(Exporter):
 
     @property
     def oindex(self) -> _OuterIndex:
-        """Outer indexing: every axis by itself, ``lazy.oindex[[0, 2], [1, 3]]`` has shape (2, 2)."""
+        """Outer indexing: every axis by itself, with integers, slices and 1-D arrays of integers or booleans.
+
+        Examples
+        --------
+        >>> npk.save({"a": np.arange(12).reshape(3, 4)})
+        >>> npk.load("a", lazy=True).oindex[[0, 2], [1, 3]].tolist()
+        [[1, 3], [9, 11]]
+        """
         return _OuterIndex(self)
 
     def __array__(self, dtype=None, copy=None):
@@ -228,11 +238,13 @@ class LazyArray(Exporter):
         return self._ndarray()
 
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
-        view = load_mapped(self._array, True).reshape(self.shape)
         if stream is not None:
             raise RuntimeError("a lazy array lies in main memory: stream must be None")
         if dl_device is not None and tuple(dl_device) != (1, 0):
             raise BufferError("a lazy array lies in main memory: dl_device must be (1, 0)")
+        if copy is False and self._array.piece_count > 1:
+            raise BufferError(f"array {self._array.name!r}: the rows do not lie in one piece; allow a copy or compact()")
+        view = load_mapped(self._array, True).reshape(self.shape)
         if copy:
             view = np.array(view)
         if max_version is not None:
@@ -246,7 +258,19 @@ class LazyArray(Exporter):
         return (1, 0)
 
     def copy(self) -> np.ndarray:
-        """All items as a private ndarray."""
+        """Read all items.
+
+        Returns
+        -------
+        ndarray
+            Private and writable.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> npk.load("a", lazy=True).copy()
+        array([1, 2])
+        """
         return load_copy(self._array) if self._shape is None else load_copy(self._array).reshape(self._shape)
 
     def __copy__(self):
@@ -256,20 +280,34 @@ class LazyArray(Exporter):
         return self.copy()
 
     def reshape(self, *shape: Any) -> LazyArray:
-        """A lazy view of another shape.
+        """A lazy view of another shape; nothing is read.
 
         Parameters
         ----------
         *shape : int or tuple of int
-            The lengths, one of which may be -1.
+            The lengths, as one argument or several; one may be -1.
+
+        Returns
+        -------
+        LazyArray
+            With the same items in the same order.
 
         Raises
         ------
-        ValueError
-            The sizes do not agree.
+        InvalidArgumentError
+            The sizes do not agree, two lengths are -1, or one is below.
+
+        Examples
+        --------
+        >>> npk.save({"a": np.arange(6)})
+        >>> npk.load("a", lazy=True).reshape(2, -1)
+        LazyArray(shape=(2, 3), dtype=int64, name='a')
         """
-        if len(shape) == 1 and not hasattr(shape[0], "__index__"):
-            shape = tuple(shape[0])
+        if len(shape) == 1:
+            try:
+                shape = (operator.index(shape[0]),)
+            except TypeError:
+                shape = tuple(shape[0])
         lengths = [operator.index(length) for length in shape]
         if any(length < -1 for length in lengths) or lengths.count(-1) > 1:
             raise InvalidArgumentError(f"cannot reshape to {tuple(lengths)}: one length may be -1, none below")
@@ -286,7 +324,16 @@ class LazyArray(Exporter):
         return LazyArray(self._array, self._path, tuple(lengths))
 
     def close(self) -> None:
-        """Forget the mapping; it is made again when needed."""
+        """Forget the mapping; it is made again when needed. ``with lazy:`` does so at the end of the block.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> lazy = npk.load("a", lazy=True)
+        >>> lazy.close()
+        >>> int(lazy[0])
+        1
+        """
         self._view = None
 
     def __enter__(self):
@@ -310,11 +357,60 @@ class LazyArray(Exporter):
     # ---- names known to users of the Rust package ----------------------------------------------------------
 
     def vectorized_gather(self, indices: ArrayLike) -> np.ndarray:
-        """Rows by number, as ``lazy[np.asarray(indices)]``."""
-        return self[np.asarray(indices)]
+        """Read rows by number, as ``lazy[np.asarray(indices)]``.
+
+        Parameters
+        ----------
+        indices : array_like of int
+            The rows; order and duplicates are kept.
+
+        Returns
+        -------
+        ndarray
+            Of shape ``indices.shape + lazy.shape[1:]``.
+
+        Raises
+        ------
+        IndexError
+            A row lies outside the array.
+
+        Examples
+        --------
+        >>> npk.save({"a": [0, 10, 20, 30]})
+        >>> npk.load("a", lazy=True).vectorized_gather([3, 0, 3]).tolist()
+        [30, 0, 30]
+        """
+        rows = np.asarray(indices)
+        return self[rows if rows.size else rows.astype(np.intp)]  # an empty list would be of floats
 
     def mega_batch_get_rows(self, indices: Sequence[int], batch_size: int) -> list[np.ndarray]:
-        """Rows by number, as a list of ndarrays; `batch_size` of them are read at a time."""
+        """Read rows by number, some at a time.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            The rows; order and duplicates are kept.
+        batch_size : int
+            How many are read at a time.
+
+        Returns
+        -------
+        list of ndarray
+            One for each index, of shape ``lazy.shape[1:]``.
+
+        Raises
+        ------
+        InvalidArgumentError
+            `batch_size` is below 1.
+        IndexError
+            A row lies outside the array.
+
+        Examples
+        --------
+        >>> npk.save({"a": [[0, 1], [2, 3], [4, 5]]})
+        >>> [row.tolist() for row in npk.load("a", lazy=True).mega_batch_get_rows([2, 0, 1], 2)]
+        [[4, 5], [0, 1], [2, 3]]
+        """
         if batch_size < 1:
             raise InvalidArgumentError("batch_size must be at least 1")
         rows = []
@@ -323,20 +419,70 @@ class LazyArray(Exporter):
         return rows
 
     def parallel_boolean_index(self, mask: ArrayLike) -> np.ndarray:
-        """Rows where the mask is true, as ``lazy[mask]``."""
+        """Read the rows where a mask is true, as ``lazy[mask]``.
+
+        Parameters
+        ----------
+        mask : array_like of bool
+            One for each row, or of more axes as NumPy takes them.
+
+        Returns
+        -------
+        ndarray
+            Of shape ``(k, ...)``.
+
+        Raises
+        ------
+        IndexError
+            The mask does not have the lengths of the array.
+
+        Examples
+        --------
+        >>> npk.save({"a": [0, 10, 20]})
+        >>> npk.load("a", lazy=True).parallel_boolean_index([True, False, True]).tolist()
+        [0, 20]
+        """
         return self[np.asarray(mask, dtype=bool)]
 
     boolean_index_smart = boolean_index_adaptive = parallel_boolean_index
     boolean_index_production = boolean_index_adaptive_algorithm = parallel_boolean_index
 
     def choose_optimal_algorithm(self, mask: ArrayLike) -> str:
-        """How dense a mask is: ``"sparse"`` below 10 % true, ``"dense"`` above 90 %, else ``"adaptive"``."""
+        """How dense a mask is. Nothing depends on it here.
+
+        Parameters
+        ----------
+        mask : array_like of bool
+            The mask.
+
+        Returns
+        -------
+        str
+            ``"sparse"`` below 10 % true, ``"dense"`` above 90 %, else ``"adaptive"``.
+
+        Examples
+        --------
+        >>> npk.save({"a": [0, 10, 20]})
+        >>> npk.load("a", lazy=True).choose_optimal_algorithm([True, False, True])
+        'adaptive'
+        """
         mask = np.asarray(mask, dtype=bool)
         share = mask.mean() if mask.size else 0.0
         return "sparse" if share < 0.1 else "dense" if share > 0.9 else "adaptive"
 
     def intelligent_warmup(self, hint: object = None) -> None:
-        """Accepted, without effect: the system's page cache does this."""
+        """Accepted, without effect: the system's page cache does this.
+
+        Parameters
+        ----------
+        hint : object
+            Anything.
+
+        Examples
+        --------
+        >>> npk.save({"a": [0, 10, 20]})
+        >>> npk.load("a", lazy=True).intelligent_warmup("sequential")
+        """
 
     # ---- operators -----------------------------------------------------------------------------------------
 
@@ -432,19 +578,24 @@ class _OuterIndex:
             keys[dots[0]:dots[0] + 1] = [slice(None)] * missing
         result = lazy._ndarray()
         for axis in reversed(range(len(keys))):  # from the last: an integer takes its axis away
-            item = keys[axis]
-            if not isinstance(item, slice):
-                try:
-                    item = operator.index(item)
-                except TypeError:
-                    item = np.asarray(item)
-                    if item.size == 0 and item.dtype.kind == "f":
-                        item = item.astype(np.intp)
-                    if item.ndim != 1 or item.dtype.kind not in "biu":
-                        raise IndexError("oindex takes integers, slices and 1-D arrays of integers or "
-                                         "booleans") from None
+            item = keys[axis] if isinstance(keys[axis], slice) else self._places(keys[axis])
             result = result[(slice(None),) * axis + (item,)]
         return _private(result)
+
+    @staticmethod
+    def _places(item):
+        """An integer, or a 1-D array of integers or booleans."""
+        if not isinstance(item, bool):  # which is an integer to Python
+            try:
+                return operator.index(item)
+            except TypeError:
+                pass
+        item = np.asarray(item)
+        if item.size == 0 and item.dtype.kind == "f":
+            item = item.astype(np.intp)
+        if item.ndim != 1 or item.dtype.kind not in "biu":
+            raise IndexError("oindex takes integers, slices and 1-D arrays of integers or booleans")
+        return item
 
 
 def _unpickle(path, name, number, change_lsn, modified_us, shape):

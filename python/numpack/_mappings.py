@@ -23,7 +23,16 @@ def load_array(array, mmap_mode):
 
 
 class LoadedArrays(Mapping):
-    """All arrays of one moment, each loaded when asked for; given by ``load()`` without a name."""
+    """All arrays of one moment, each loaded when asked for; given by :meth:`NumPack.load` without a name.
+
+    Examples
+    --------
+    >>> npk.save({"a": [1, 2], "b": [3]})
+    >>> loaded = npk.load()
+    >>> npk.drop("b")
+    >>> list(loaded), loaded["b"].tolist()
+    (['a', 'b'], [3])
+    """
 
     def __init__(self, npk, arrays, lazy, mmap_mode):
         self._npk = npk
@@ -52,7 +61,18 @@ class LoadedArrays(Mapping):
 
 
 class ArrayHandle:
-    """One array by name, live; given by :meth:`NumPack.array`."""
+    """One array by name, live; given by :meth:`NumPack.array`.
+
+    ``handle[key]`` indexes as NumPy does and gives a private copy; ``handle[rows] = value`` is :meth:`NumPack.replace`.
+
+    Examples
+    --------
+    >>> npk.save({"a": [1, 2, 3]})
+    >>> a = npk.array("a")
+    >>> a[0] = 9
+    >>> a[:2].tolist(), a.shape, len(a)
+    ([9, 2], (3,), 3)
+    """
 
     __slots__ = ("_npk", "_name")
 
@@ -62,22 +82,22 @@ class ArrayHandle:
 
     @property
     def name(self) -> str:
-        """The name of the array."""
+        """str: the name of the array."""
         return self._name
 
     @property
     def shape(self):
-        """The shape it has now."""
+        """tuple of int: the shape it has now."""
         return self._npk.get_shape(self._name)
 
     @property
     def dtype(self):
-        """The stored dtype."""
+        """numpy.dtype: the stored dtype."""
         return self._npk.get_dtype(self._name)
 
     @property
     def attrs(self):
-        """The attributes of the array, mutable."""
+        """Attributes: those of the array, mutable."""
         return self._npk.array_attrs(self._name)
 
     def __len__(self):
@@ -93,11 +113,53 @@ class ArrayHandle:
         self._npk.replace({self._name: value}, key)
 
     def append(self, rows: ArrayLike, *, casting: str = "safe") -> None:
-        """Add rows behind the array, which must be there."""
+        """Add rows behind the array.
+
+        Parameters
+        ----------
+        rows : array_like
+            Of shape ``(k, ...)``, always with the row axis.
+        casting : {"safe", "same_kind"}
+            Whether typed input may be narrowed.
+
+        Raises
+        ------
+        NotFoundError
+            The array is gone; it is not created.
+        ShapeError
+            The rows have another shape than those of the array.
+        DTypeError
+            The values do not fit the stored dtype.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> npk.array("a").append([3])
+        >>> npk.load("a").tolist()
+        [1, 2, 3]
+        """
         self._npk._append({self._name: rows}, casting, False)
 
     def drop(self, indexes: Indices | None = None) -> None:
-        """Remove rows; without indices, the array."""
+        """Remove rows; without indices, the array.
+
+        Parameters
+        ----------
+        indexes : int, slice, list, tuple, range or 1-D ndarray of integers or booleans, optional
+            The rows, as for :meth:`NumPack.drop`.
+
+        Raises
+        ------
+        InvalidTypeError
+            `indexes` is none of the above.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2, 3]})
+        >>> npk.array("a").drop(0)
+        >>> npk.load("a").tolist()
+        [2, 3]
+        """
         self._npk.drop(self._name, indexes)
 
     def __array__(self, dtype=None, copy=None):
@@ -112,9 +174,19 @@ class ArrayHandle:
 
 
 class Snapshot(Mapping):
-    """Everything as of one committed transaction; given by :meth:`NumPack.snapshot`.
+    """Everything as of one committed transaction: name to :class:`LazyArray`; given by :meth:`NumPack.snapshot`.
 
-    Arrays taken from it outlive it.
+    Arrays taken from it outlive it. Use raises `ClosedError` after ``close``.
+
+    Examples
+    --------
+    >>> npk.save({"a": [1, 2]})
+    >>> snapshot = npk.snapshot()
+    >>> npk.drop("a")
+    >>> a = snapshot["a"]
+    >>> snapshot.close()
+    >>> a[:].tolist(), "a" in npk
+    ([1, 2], False)
     """
 
     def __init__(self, npk, core):
@@ -133,17 +205,42 @@ class Snapshot(Mapping):
 
     @property
     def lsn(self) -> tuple[int, int]:
-        """``(epoch, lsn)`` of the state."""
+        """tuple of int: ``(epoch, lsn)`` of the state."""
         source = self._source()
         return source.position() if source is EMPTY else source.position
 
     @property
     def attrs(self):
-        """The attributes of the store, read-only."""
+        """ReadOnlyAttributes: those of the store."""
         return self._attrs_of(None)
 
     def array_attrs(self, array_name):
-        """The attributes of an array, read-only."""
+        """The attributes of an array.
+
+        Parameters
+        ----------
+        array_name : str
+            The array.
+
+        Returns
+        -------
+        ReadOnlyAttributes
+            A mapping of str to JSON values.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such array.
+        ClosedError
+            The snapshot has been closed.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> npk.array_attrs("a")["unit"] = "m"
+        >>> npk.snapshot().array_attrs("a")["unit"]
+        'm'
+        """
         return self._attrs_of(check_name(array_name))
 
     def __getitem__(self, name):
@@ -164,7 +261,16 @@ class Snapshot(Mapping):
         return True
 
     def close(self):
-        """Give up the pin. Harmless when closed."""
+        """Give up the pin. Harmless when closed.
+
+        Examples
+        --------
+        >>> snapshot = npk.snapshot()
+        >>> snapshot.close()
+        >>> "a" in snapshot
+        Traceback (most recent call last):
+        numpack._errors.ClosedError: the snapshot has been closed
+        """
         self._closed = True
         core, self._core = self._core, None
         if core is not None:

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from ._transaction import Transaction
+
 _READ, _UPDATE, _CREATE, _EXCLUSIVE = range(4)  # npk_mode
 _MODES = ("r", "r+", "a", "w", "x")
 
 _opened: weakref.WeakSet[StoreHandle] = weakref.WeakSet()  # handles that hold a core store
-_inherited: list[_core.Store] = []                         # core stores of a parent process: never touched again
+_inherited: list[_core.Store] = []  # core stores of a parent process: never touched again
 
 
 def _after_fork_in_child():
@@ -129,7 +131,7 @@ class StoreHandle:
 
     # For what may run before or after __init__ is whole.
     _core = None
-    _open: Sequence[object] = ()
+    _open: tuple[()] | list[Transaction] = ()
 
     def __init__(self, filename: str | os.PathLike[str], drop_if_exists: bool = False,
                  strict_context_mode: bool = False, warn_no_context: bool | None = None,
@@ -189,23 +191,23 @@ class StoreHandle:
 
     @property
     def is_opened(self) -> bool:
-        """Whether the store is open."""
+        """bool: whether the store is open; False straight after construction."""
         return self._core is not None
 
     @property
     def is_closed(self) -> bool:
-        """Whether the store is not open."""
+        """bool: whether the store is not open."""
         return self._core is None
 
     @property
     def path(self) -> Path:
-        """The directory, as a Path."""
+        """pathlib.Path: the directory, as it was given."""
         from pathlib import Path
         return Path(self._filename)
 
     @property
     def mode(self) -> str:
-        """The mode given to the constructor."""
+        """str: the mode given to the constructor."""
         return self._mode
 
     def open(self) -> None:
@@ -219,6 +221,16 @@ class StoreHandle:
             A file is at the path; with mode "x", a store.
         FormatError
             The directory is of the Rust package, or of a newer format.
+        CorruptError
+            Stored bytes are damaged, so that the newest state cannot be told.
+
+        Examples
+        --------
+        >>> npk.is_opened
+        False
+        >>> npk.open()
+        >>> npk.is_opened
+        True
         """
         if self._core is None:
             self._open_core(create=True)
@@ -296,6 +308,17 @@ class StoreHandle:
             A transaction is open.
         StoreIOError
             The system failed to write what closing writes; nothing committed is lost.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> npk.close()
+        >>> npk.load("a")
+        Traceback (most recent call last):
+        numpack._errors.ClosedError: store ... is not opened or has been closed; use open() or a with block
+        >>> with npk:
+        ...     npk.load("a").tolist()
+        [1, 2]
         """
         if self._open:
             raise WrongUseError("the store cannot be closed while a transaction is open")

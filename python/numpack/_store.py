@@ -15,7 +15,7 @@ from ._indices import resolve
 from ._lazy import LazyArray, read_rows
 from ._mappings import ArrayHandle, LoadedArrays, Snapshot, load_array
 from ._opening import EMPTY, StoreHandle, whole_number
-from ._transaction import Transaction
+from ._transaction import Transaction, delegate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class NumPack(StoreHandle):
         Empty the store when this object first opens it, in one transaction.
     strict_context_mode : bool
         Refuse use outside ``with``.
-    warn_no_context : bool
+    warn_no_context : bool, optional
         Warn about use outside ``with``.
     force_gc_on_close : bool
         Collect garbage in ``close``.
@@ -62,8 +62,8 @@ class NumPack(StoreHandle):
         crash of the process takes nothing, and no level gives up atomicity or order.
     sync_interval_ms : int
         For ``sync="interval"``.
-    busy_timeout : float
-        Seconds to wait for another writer.
+    busy_timeout : float, optional
+        Seconds to wait for another writer; None: for ever.
     segment_size, checkpoint_log_size, pending_limit, bulk_size : int
         Sizes in bytes, see ``npk.h``; 0 is the default.
     background : bool
@@ -74,7 +74,14 @@ class NumPack(StoreHandle):
     Raises
     ------
     InvalidArgumentError
-        An option has a value it cannot have.
+        An option has a value it cannot have; InvalidTypeError when it is its type.
+
+    Notes
+    -----
+    Besides what is listed with each method, all raise `ClosedError` after ``close``, `WrongUseError` where the mode of
+    use forbids the call, `StoreIOError` and `CorruptError` for what the disk does; writing ones raise `BusyError` when
+    another writer held the store for `busy_timeout`, `ReadOnlyError`, `NoSpaceError` and, after a failed sync,
+    `PoisonedError`. All of them are a `NumPackError`. A call that raises has changed nothing.
 
     Examples
     --------
@@ -112,7 +119,7 @@ class NumPack(StoreHandle):
         Parameters
         ----------
         arrays : Mapping of str to array_like
-            Anything `np.asarray` takes. The first axis is the rows; a 0-d array is one value.
+            Anything `np.asarray` takes, of any shape. The first axis is the rows; a 0-d array is one value.
 
         Raises
         ------
@@ -123,8 +130,6 @@ class NumPack(StoreHandle):
 
         Examples
         --------
-        >>> import numpack, tempfile
-        >>> npk = numpack.NumPack(tempfile.mkdtemp() + "/store")
         >>> npk.save({"x": [1.0, 2.0], "y": [[1, 2]]})
         >>> npk.get_shape()
         {'x': (2,), 'y': (1, 2)}
@@ -154,9 +159,18 @@ class NumPack(StoreHandle):
         Raises
         ------
         ShapeError
-            The rows have another shape than those of the array.
+            The rows have another shape than those of the array, or it is 0-d.
         DTypeError
             The values do not fit the stored dtype, which never changes.
+        InvalidArgumentError
+            `arrays` is not a mapping, a name cannot be one, or another `casting`.
+
+        Examples
+        --------
+        >>> npk.save({"a": [[1, 2]]})
+        >>> npk.append({"a": [[3, 4], [5, 6]]})
+        >>> npk.load("a").tolist()
+        [[1, 2], [3, 4], [5, 6]]
         """
         self._append(arrays, casting, True)
 
@@ -210,11 +224,21 @@ class NumPack(StoreHandle):
         NotFoundError
             There is no such array.
         OutOfRangeError
-            A row lies outside the array.
+            A row lies outside the array, or a mask has another length.
         ShapeError
-            The rows do not fit the indices or the array.
+            The rows do not fit the indices or the array, or it is 0-d.
         DTypeError
             The values do not fit the stored dtype.
+        InvalidArgumentError
+            `arrays` is not a mapping, or another `casting`; InvalidTypeError when `indexes` is none of the above.
+
+        Examples
+        --------
+        >>> npk.save({"a": np.zeros((4, 2), int)})
+        >>> npk.replace({"a": [[1, 2], [3, 4]]}, [0, -1])
+        >>> npk.replace({"a": 7}, slice(1, 2))
+        >>> npk.load("a").tolist()
+        [[1, 2], [7, 7], [0, 0], [3, 4]]
         """
         items = _check_arrays(arrays)
         _check_casting(casting)
@@ -253,6 +277,25 @@ class NumPack(StoreHandle):
             The arrays.
         indexes : int, slice, list, tuple, range or 1-D ndarray of integers or booleans, optional
             The rows. Those out of range are ignored, duplicates count once.
+
+        Raises
+        ------
+        InvalidTypeError
+            `array_name` is neither a str nor a list of them, or `indexes` is none of the above.
+        OutOfRangeError
+            A mask has another length than the array.
+        ShapeError
+            Rows of a 0-d array.
+
+        Examples
+        --------
+        >>> npk.save({"a": [0, 1, 2, 3], "b": [1]})
+        >>> npk.drop("a", [0, 2])
+        >>> npk.load("a").tolist()
+        [1, 3]
+        >>> npk.drop(["a", "b"])
+        >>> len(npk)
+        0
         """
         if isinstance(array_name, str):
             names = [array_name]
@@ -293,7 +336,14 @@ class NumPack(StoreHandle):
         return self._mode == "r" or self._reading() is not EMPTY
 
     def clone(self, source_name: str, target_name: str) -> None:
-        """A new array with the same rows; the bytes are shared.
+        """Make a new array with the same rows; the bytes are shared until one of them changes.
+
+        Parameters
+        ----------
+        source_name : str
+            The array that is there.
+        target_name : str
+            The name of the new one.
 
         Raises
         ------
@@ -301,6 +351,14 @@ class NumPack(StoreHandle):
             There is no source.
         ExistsError
             There is a target.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> npk.clone("a", "b")
+        >>> npk.replace({"b": 9}, 0)
+        >>> npk.load("a").tolist(), npk.load("b").tolist()
+        ([1, 2], [9, 2])
         """
         check_name(source_name)
         check_name(target_name)
@@ -308,7 +366,14 @@ class NumPack(StoreHandle):
         self._write(lambda txn: txn.clone(source_name, target_name))
 
     def rename(self, old: str, new: str) -> None:
-        """Give an array another name.
+        """Give an array another name; its attributes go with it.
+
+        Parameters
+        ----------
+        old : str
+            The name it has.
+        new : str
+            The name it gets.
 
         Raises
         ------
@@ -316,6 +381,13 @@ class NumPack(StoreHandle):
             There is no such array.
         ExistsError
             The new name is taken.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> npk.rename("a", "b")
+        >>> npk.get_member_list()
+        ['b']
         """
         check_name(old)
         check_name(new)
@@ -330,7 +402,16 @@ class NumPack(StoreHandle):
         self._write(apply)
 
     def reset(self) -> None:
-        """Drop every array and every attribute, in one transaction."""
+        """Drop every array and every attribute, in one transaction.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> npk.attrs["offset"] = 1
+        >>> npk.reset()
+        >>> len(npk), len(npk.attrs)
+        (0, 0)
+        """
         block = self._block()
         if block is not None:
             block._settle(None, True)
@@ -354,7 +435,7 @@ class NumPack(StoreHandle):
 
         Returns
         -------
-        ndarray, LazyArray or Mapping
+        ndarray, LazyArray or LoadedArrays
             By default a private, writable, C-contiguous ndarray.
 
         Raises
@@ -362,7 +443,19 @@ class NumPack(StoreHandle):
         NotFoundError
             There is no such array.
         InvalidArgumentError
-            Another `mmap_mode`, or both arguments.
+            Another `mmap_mode`, both `lazy` and `mmap_mode`, or what cannot be a name.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2], "b": [[3.0]]})
+        >>> npk.load("a")
+        array([1, 2])
+        >>> npk.load("b", lazy=True)
+        LazyArray(shape=(1, 1), dtype=float64, name='b')
+        >>> npk.load("a", mmap_mode="r").flags.writeable
+        False
+        >>> {name: array.tolist() for name, array in npk.load().items()}
+        {'a': [1, 2], 'b': [[3.0]]}
         """
         if mmap_mode is not None and mmap_mode is not False:
             if not (mmap_mode is True or (isinstance(mmap_mode, str) and mmap_mode in ("r", "c"))):
@@ -403,14 +496,38 @@ class NumPack(StoreHandle):
         return {name: source.array_open(name) for name in source.list_arrays()}
 
     def getitem(self, array_name: str, indexes: Indices) -> np.ndarray:
-        """Rows of an array, as a private ndarray; an int gives shape ``(1, ...)``.
+        """Read rows of an array.
+
+        Parameters
+        ----------
+        array_name : str
+            The array.
+        indexes : int, slice, list, tuple, range or 1-D ndarray of integers or booleans
+            The rows; order and duplicates are kept.
+
+        Returns
+        -------
+        ndarray
+            Private, of shape ``(k, ...)``; an int gives ``(1, ...)``.
 
         Raises
         ------
         NotFoundError
             There is no such array.
         OutOfRangeError
-            A row lies outside the array.
+            A row lies outside the array, or a mask has another length.
+        ShapeError
+            The array is 0-d.
+        InvalidTypeError
+            `indexes` is none of the above.
+
+        Examples
+        --------
+        >>> npk.save({"a": [[0, 1], [2, 3], [4, 5]]})
+        >>> npk.getitem("a", [2, 0, 2]).tolist()
+        [[4, 5], [0, 1], [4, 5]]
+        >>> npk.getitem("a", -1).shape
+        (1, 2)
         """
         if not isinstance(array_name, str) and isinstance(indexes, str):
             array_name, indexes = indexes, array_name  # the order of the Rust package's first release
@@ -426,23 +543,100 @@ class NumPack(StoreHandle):
         return read_rows(array, *resolve(indexes, array.row_count, array_name))
 
     def get_shape(self, array_name: str | None = None) -> Any:
-        """The shape of an array; without a name, a dict of all."""
+        """The shape of an array, or of all.
+
+        Parameters
+        ----------
+        array_name : str, optional
+            The array; None: all.
+
+        Returns
+        -------
+        tuple of int or dict
+            Without a name a dict of name to shape.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such array.
+
+        Examples
+        --------
+        >>> npk.save({"a": np.zeros((3, 2)), "b": 5})
+        >>> npk.get_shape("a")
+        (3, 2)
+        >>> npk.get_shape()
+        {'a': (3, 2), 'b': ()}
+        """
         if array_name is None:
             return {name: array.shape for name, array in self._open_all().items()}
         check_name(array_name)
         return self._array_open(array_name).shape
 
     def get_dtype(self, array_name: str) -> np.dtype:
-        """The stored dtype of an array."""
+        """The stored dtype of an array.
+
+        Parameters
+        ----------
+        array_name : str
+            The array.
+
+        Returns
+        -------
+        numpy.dtype
+            With the byte order that it was saved with.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such array.
+
+        Examples
+        --------
+        >>> npk.save({"a": np.zeros(3, ">f4")})
+        >>> npk.get_dtype("a")
+        dtype('>f4')
+        """
         check_name(array_name)
         return decode(self._array_open(array_name).descr, array_name)
 
     def get_member_list(self) -> list[str]:
-        """The names of all arrays, sorted by code point."""
+        """The names of all arrays.
+
+        Returns
+        -------
+        list of str
+            Sorted by code point.
+
+        Examples
+        --------
+        >>> npk.save({"b": [1], "a": [2], "B": [3]})
+        >>> npk.get_member_list()
+        ['B', 'a', 'b']
+        """
         return self._reading().list_arrays()
 
     def get_modify_time(self, array_name: str) -> int | None:
-        """Microseconds since 1970 of the last change of an array; None when there is none of that name."""
+        """When an array was last changed.
+
+        Parameters
+        ----------
+        array_name : str
+            The array.
+
+        Returns
+        -------
+        int or None
+            Microseconds since 1970; None when there is none of that name.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1]})
+        >>> npk.get_modify_time("a") > 1_500_000_000_000_000
+        True
+        >>> npk.get_modify_time("b") is None
+        True
+        """
         check_name(array_name)
         try:
             return self._array_open(array_name).modified_us
@@ -450,7 +644,29 @@ class NumPack(StoreHandle):
             return None
 
     def has_array(self, array_name: str) -> bool:
-        """Whether there is an array of that name."""
+        """Whether there is an array of a name.
+
+        Parameters
+        ----------
+        array_name : str
+            The name.
+
+        Returns
+        -------
+        bool
+            As ``array_name in npk``.
+
+        Raises
+        ------
+        InvalidArgumentError
+            What no array can be named; ``in`` is False then.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1]})
+        >>> npk.has_array("a"), npk.has_array("b")
+        (True, False)
+        """
         check_name(array_name)
         try:
             self._array_open(array_name)
@@ -476,7 +692,17 @@ class NumPack(StoreHandle):
         Raises
         ------
         InvalidArgumentError
-            `buffer_size` is not positive; raised at the call, as is NotFoundError.
+            `buffer_size` is not positive. Like the others it is raised at the call, not at the first batch.
+        NotFoundError
+            There is no such array.
+        ShapeError
+            The array is 0-d.
+
+        Examples
+        --------
+        >>> npk.save({"a": [0, 1, 2, 3, 4]})
+        >>> [batch.tolist() for batch in npk.stream_load("a", 2)]
+        [[0, 1], [2, 3], [4]]
         """
         check_name(array_name)
         size = 1 if buffer_size is None else whole_number(buffer_size, "buffer_size", 1)
@@ -515,19 +741,81 @@ class NumPack(StoreHandle):
         self._write(lambda txn: txn.drop_array(array_name))
 
     def keys(self) -> KeysView[str]:
-        """The names of all arrays, as a view of one moment."""
+        """The names of all arrays.
+
+        Returns
+        -------
+        KeysView
+            Of one moment.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1], "b": [2]})
+        >>> list(npk.keys())
+        ['a', 'b']
+        """
         return self.load().keys()
 
     def values(self) -> ValuesView[np.ndarray]:
-        """All arrays of one moment, each loaded when reached."""
+        """All arrays, each loaded when reached.
+
+        Returns
+        -------
+        ValuesView
+            Of one moment.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1], "b": [2]})
+        >>> [array.tolist() for array in npk.values()]
+        [[1], [2]]
+        """
         return self.load().values()
 
     def items(self) -> ItemsView[str, np.ndarray]:
-        """Names and arrays of one moment, each loaded when reached."""
+        """Names and arrays, each loaded when reached.
+
+        Returns
+        -------
+        ItemsView
+            Of one moment.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1], "b": [2]})
+        >>> {name: array.tolist() for name, array in npk.items()}
+        {'a': [1], 'b': [2]}
+        """
         return self.load().items()
 
     def get(self, array_name: str, default: Any = None) -> Any:
-        """The array, or `default` when there is none of that name."""
+        """Load an array if there is one.
+
+        Parameters
+        ----------
+        array_name : str
+            The array.
+        default : object
+            What to give when there is none of that name.
+
+        Returns
+        -------
+        ndarray or object
+            The array, as from :meth:`load`, or `default`.
+
+        Raises
+        ------
+        InvalidArgumentError
+            What no array can be named.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1]})
+        >>> npk.get("a")
+        array([1])
+        >>> npk.get("b", "none")
+        'none'
+        """
         try:
             return self.load(check_name(array_name))
         except NotFoundError:
@@ -536,10 +824,29 @@ class NumPack(StoreHandle):
     def array(self, array_name: str) -> ArrayHandle:
         """A live handle of one array: reads see the newest commit.
 
+        Parameters
+        ----------
+        array_name : str
+            The array.
+
         Returns
         -------
         ArrayHandle
             With ``h[i]``, ``h[i] = v`` (replace), ``append``, ``drop``, ``shape``, ``dtype`` and ``attrs``.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such array.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2, 3]})
+        >>> a = npk.array("a")
+        >>> a[0] = 9
+        >>> a.append([4])
+        >>> a[:].tolist()
+        [9, 2, 3, 4]
         """
         check_name(array_name)
         self._array_open(array_name)
@@ -562,18 +869,72 @@ class NumPack(StoreHandle):
 
         Raises
         ------
+        InvalidArgumentError
+            Another `sync`.
         BusyError
             At the beginning of the block: another writer held the store for `busy_timeout`.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1], "b": [1]})
+        >>> with npk.transaction() as txn:
+        ...     npk.append({"a": [2]})
+        ...     npk.append({"b": [2]})
+        >>> txn.lsn == npk.lsn
+        True
+        >>> with npk.transaction():
+        ...     npk.append({"a": [3]})
+        ...     raise KeyError("no more")
+        Traceback (most recent call last):
+        KeyError: 'no more'
+        >>> npk.load("a").tolist()
+        [1, 2]
         """
         return Transaction(self, sync)
 
     def batch_mode(self, memory_limit: int | None = None) -> BatchModeContext:
-        """A transaction in which ``load`` gives the same array each time and ``save`` marks it for the end."""
+        """A transaction in which ``load`` gives the same array each time and ``save`` marks it for the end.
+
+        Parameters
+        ----------
+        memory_limit : int, optional
+            Accepted, without effect.
+
+        Returns
+        -------
+        BatchModeContext
+            To be used with ``with``.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2, 3]})
+        >>> with npk.batch_mode():
+        ...     for row in range(3):
+        ...         a = npk.load("a")
+        ...         a[row] *= 10
+        ...         npk.save({"a": a})
+        >>> npk.load("a").tolist()
+        [10, 20, 30]
+        """
         from ._batch import BatchModeContext
         return BatchModeContext(self, memory_limit)
 
     def writable_batch_mode(self) -> WritableBatchMode:
-        """A transaction in which ``load`` gives writable arrays, whose changed rows are committed at the end."""
+        """A transaction in which ``load`` gives writable arrays, whose changed rows are committed at the end.
+
+        Returns
+        -------
+        WritableBatchMode
+            To be used with ``with``.
+
+        Examples
+        --------
+        >>> npk.save({"a": np.zeros((3, 2), int)})
+        >>> with npk.writable_batch_mode() as batch:
+        ...     batch.load("a")[1] = 5
+        >>> npk.load("a").tolist()
+        [[0, 0], [5, 5], [0, 0]]
+        """
         from ._batch import WritableBatchMode
         return WritableBatchMode(self)
 
@@ -588,10 +949,20 @@ class NumPack(StoreHandle):
     def snapshot(self) -> Snapshot:
         """Everything as of the newest commit, as a read-only mapping of name to :class:`LazyArray`.
 
+        What an open transaction has changed is not in it.
+
         Returns
         -------
         Snapshot
             Close it when done: until then the space of what it shows is not reclaimed.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> with npk.snapshot() as snapshot:
+        ...     npk.replace({"a": 9}, 0)
+        ...     snapshot["a"][:].tolist(), npk.load("a").tolist()
+        ([1, 2], [9, 2])
         """
         self._reading()  # the checks, and the opening
         core = self._core
@@ -599,11 +970,34 @@ class NumPack(StoreHandle):
 
     @property
     def attrs(self):
-        """The attributes of the store: a mutable mapping of str to JSON values, transactional."""
+        """Attributes: those of the store, a mutable mapping of str to JSON values, transactional."""
         return Attributes(self)
 
     def array_attrs(self, array_name):
-        """The attributes of an array: a mutable mapping of str to JSON values, transactional."""
+        """The attributes of an array, transactional; they go with the array.
+
+        Parameters
+        ----------
+        array_name : str
+            The array, which must be there when they are used.
+
+        Returns
+        -------
+        Attributes
+            A mutable mapping of str to JSON values.
+
+        Raises
+        ------
+        InvalidArgumentError
+            What no array can be named.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> npk.array_attrs("a")["unit"] = "m"
+        >>> dict(npk.array_attrs("a"))
+        {'unit': 'm'}
+        """
         return Attributes(self, check_name(array_name))
 
     # ---- upkeep --------------------------------------------------------------------------------------------
@@ -629,7 +1023,28 @@ class NumPack(StoreHandle):
             pass
 
     def update(self, array_name: str) -> None:
-        """Fold an array: its rows then lie in one file, in one piece. In a transaction: after its commit."""
+        """Fold an array: its rows then lie in one file, in one piece. In a transaction: after its commit.
+
+        Parameters
+        ----------
+        array_name : str
+            The array.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such array.
+        InvalidTypeError
+            A mapping: this is not ``dict.update``, use :meth:`save`.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> npk.append({"a": [3]})
+        >>> npk.update("a")
+        >>> npk.stats()["pending_rows"]
+        {'a': 0}
+        """
         if not isinstance(array_name, str):
             if isinstance(array_name, Mapping):
                 raise InvalidTypeError("update() folds one array by name; use save() to store arrays")
@@ -640,15 +1055,46 @@ class NumPack(StoreHandle):
         self._upkeep(lambda store: store.compact(array_name))
 
     def compact(self) -> None:
-        """Fold every array. In a transaction: after its commit."""
+        """Fold every array. In a transaction: after its commit.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2], "b": [1]})
+        >>> npk.append({"a": [3], "b": [2]})
+        >>> npk.compact()
+        >>> npk.stats()["pending_rows"]
+        {'a': 0, 'b': 0}
+        """
         self._upkeep(lambda store: store.compact(None))
 
     def checkpoint(self) -> None:
-        """Write a checkpoint, so that the next recovery starts here. In a transaction: after its commit."""
+        """Write a checkpoint, so that the next recovery starts here. In a transaction: after its commit.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> npk.checkpoint()
+        >>> npk.stats()["checkpoint_lsn"] > 0
+        True
+        """
         self._upkeep(lambda store: store.checkpoint())
 
     def flush(self) -> None:
-        """Make every commit durable now, whatever the level."""
+        """Make every commit durable now, whatever the level. Does nothing with mode "r".
+
+        Raises
+        ------
+        PoisonedError
+            The system could not make them durable.
+
+        Examples
+        --------
+        >>> with numpack.NumPack(npk.path, sync="never") as fast:
+        ...     fast.save({"a": [1, 2]})
+        ...     fast.flush()
+        ...     fast.stats()["durable_lsn"] == fast.lsn[1]
+        True
+        """
         if self._reading() is not EMPTY and self._mode != "r":
             self._core.flush()
 
@@ -669,6 +1115,12 @@ class NumPack(StoreHandle):
         ------
         CorruptError
             Names the damaged array and rows; ``findings`` has them all.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> npk.verify()
+        []
         """
         self._reading()
         if self._core is None:
@@ -686,10 +1138,22 @@ class NumPack(StoreHandle):
         return []
 
     def stats(self) -> dict[str, Any]:
-        """Gauges and counters of the store as a dict, with the pending rows of each array.
+        """Gauges and counters of the store.
 
         Sizes are in bytes, times in microseconds since 1970, 0: never. ``worker_reason`` says what the background thread
         did last or waits for, and ``pin_lsn`` which state a reader still holds: why space is not given back yet.
+
+        Returns
+        -------
+        dict
+            Of str to int, but for ``position``, ``worker_reason`` and ``pending_rows``, a dict of array to rows.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> stats = npk.stats()
+        >>> stats["array_count"], stats["commits"]
+        (1, 1)
         """
         self._reading()
         if self._core is None:
@@ -699,11 +1163,38 @@ class NumPack(StoreHandle):
         return result
 
     def get_io_stats(self) -> dict[str, Any]:
-        """As :meth:`stats`."""
+        """Gauges and counters of the store, by the name that the Rust package has for them.
+
+        Returns
+        -------
+        dict
+            As from :meth:`stats`.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> npk.get_io_stats()["commits"]
+        1
+        """
         return self.stats()
 
     def get_metadata(self) -> dict[str, Any]:
-        """Shape, dtype, size and times of every array, as a dict."""
+        """Shape, dtype, size and times of every array.
+
+        Returns
+        -------
+        dict
+            ``arrays``, a dict of name to dict; ``base_dir``; ``total_arrays``.
+
+        Examples
+        --------
+        >>> npk.save({"a": np.zeros((3, 2), "f4")})
+        >>> metadata = npk.get_metadata()
+        >>> metadata["total_arrays"]
+        1
+        >>> [metadata["arrays"]["a"][key] for key in ("shape", "dtype", "size_bytes")]
+        [[3, 2], 'Float32', 24]
+        """
         arrays = {}
         for name, array in self._open_all().items():
             dtype = decode(array.descr, name)
@@ -721,7 +1212,7 @@ class NumPack(StoreHandle):
 
     @property
     def lsn(self) -> tuple[int, int]:
-        """``(epoch, lsn)`` of the newest commit that this process sees."""
+        """tuple of int: ``(epoch, lsn)`` of the newest commit that this process sees. Comparable."""
         self._reading()
         return (0, 0) if self._core is None else self._core.position()
 
@@ -764,3 +1255,11 @@ def _fit_rows(rows, count, shape, name):
     elif rows.shape != tail and rows.ndim:
         raise ShapeError(f"array {name!r}: rows of shape {rows.shape} do not fit an array of shape {shape}", array=name)
     return np.array(np.broadcast_to(rows, (count,) + tail), order="C")
+
+
+for _name in ("save", "load", "append", "replace", "drop", "getitem", "get_shape", "get_dtype", "get_member_list",
+              "get_modify_time", "has_array", "get", "keys", "values", "items", "array", "stream_load", "update",
+              "compact", "checkpoint", "flush", "clone", "rename", "reset", "get_metadata", "get_io_stats", "stats",
+              "verify", "array_attrs", "snapshot", "transaction", "batch_mode", "writable_batch_mode"):
+    setattr(Transaction, _name, delegate(getattr(NumPack, _name)))
+del _name

@@ -8,6 +8,7 @@ it.
 from __future__ import annotations
 
 import contextvars
+import functools
 from _thread import get_ident
 
 from ._core import Block
@@ -51,12 +52,27 @@ class Transaction(Block):
     """A block of changes that is there whole or not at all; made by :meth:`NumPack.transaction`.
 
     Used with ``with``: commits at the end of the block, rolls back on any exception. A block inside a block of the same
-    store is a savepoint: what it raises undoes only itself. The object offers the methods of the store.
+    store is a savepoint: what it raises undoes only itself. The object offers the methods of the store; calls on the store
+    itself from the same thread and context belong to the transaction too.
 
     Attributes
     ----------
     lsn : tuple of int or None
         ``(epoch, lsn)`` of the end of the committed transaction; None before, after a rollback and for inner blocks.
+
+    Examples
+    --------
+    >>> with npk.transaction() as txn:
+    ...     txn.save({"a": [1, 2]})
+    ...     try:
+    ...         with npk.transaction():
+    ...             npk.append({"a": [3]})
+    ...             raise KeyError
+    ...     except KeyError:
+    ...         pass
+    ...     txn.append({"a": [4]})
+    >>> npk.load("a").tolist()
+    [1, 2, 4]
     """
 
     _inherited = []
@@ -247,6 +263,15 @@ class Transaction(Block):
         ------
         WrongUseError
             When the block is not open, or belongs to another thread or context.
+
+        Examples
+        --------
+        >>> npk.save({"a": [1, 2]})
+        >>> with npk.transaction() as txn:
+        ...     npk.append({"a": [3]})
+        ...     txn.rollback()
+        >>> npk.load("a").tolist(), txn.lsn
+        ([1, 2], None)
         """
         self._check()
         if self._root is self:
@@ -290,7 +315,7 @@ class Transaction(Block):
 
     @property
     def attrs(self):
-        """Attributes of the store."""
+        """Attributes: those of the store, a mutable mapping of str to JSON values; changes are part of the transaction."""
         self._check()
         return self._npk.attrs
 
@@ -299,20 +324,16 @@ class Transaction(Block):
         return f"<{type(self).__name__} of {self._npk._filename!r} {state}>"
 
 
-def _delegate(name):
-    def method(self, *args, **kwargs):
+def delegate(method):
+    """A method of the store as one of its transactions: the same signature, the same documentation."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def delegated(self, *args, **kwargs):
         self._check()
         return getattr(self._npk, name)(*args, **kwargs)
 
-    method.__name__ = name
-    method.__qualname__ = f"Transaction.{name}"
-    method.__doc__ = f"As :meth:`NumPack.{name}`, as part of this transaction."
-    return method
-
-
-for _name in ("save", "load", "append", "replace", "drop", "getitem", "get_shape", "get_dtype", "get_member_list",
-              "get_modify_time", "has_array", "get", "keys", "values", "items", "array", "stream_load", "update",
-              "compact", "checkpoint", "flush", "clone", "rename", "reset", "get_metadata", "get_io_stats", "stats", "verify",
-              "array_attrs", "snapshot", "transaction", "batch_mode", "writable_batch_mode"):
-    setattr(Transaction, _name, _delegate(_name))
-del _name
+    delegated.__qualname__ = f"Transaction.{name}"
+    described = method.__doc__.partition("\n        Examples\n")[0].rstrip()
+    delegated.__doc__ = f"As :meth:`NumPack.{name}`, as part of this transaction.\n\n        {described}\n        "
+    return delegated
