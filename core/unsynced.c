@@ -56,6 +56,12 @@ static npk_status fail_sync(npk_core *core, int rc, const char *what, npk_error 
     return npk_fail_errno(err, rc, "could not sync \"%s\"", what);
 }
 
+npk_status npk_unsynced_sync_names(npk_core *core, npk_error *err)
+{
+    int rc = core->io->sync(core->io, core->columns_directory);
+    return rc ? fail_sync(core, rc, "columns", err) : NPK_OK;
+}
+
 npk_status npk_unsynced_sync(npk_core *core, const npk_buffer *ids, npk_error *err)
 {
     const npk_io *io = core->io;
@@ -75,12 +81,7 @@ npk_status npk_unsynced_sync(npk_core *core, const npk_buffer *ids, npk_error *e
         if (rc)
             return fail_sync(core, rc, name, err);
     }
-    if (ids->size) {
-        int rc = io->sync(io, core->columns_directory);
-        if (rc)
-            return fail_sync(core, rc, "columns", err);
-    }
-    return NPK_OK;
+    return ids->size ? npk_unsynced_sync_names(core, err) : NPK_OK;
 }
 
 npk_status npk_unsynced_sync_state(npk_core *core, npk_kv *kv, npk_error *err)
