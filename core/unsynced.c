@@ -214,7 +214,8 @@ npk_status npk_unsynced_find_end(const npk_link_check *check, uint64_t *end_lsn,
             }
         }
     } while (moved && status == NPK_OK);
-    npk_columns_forget(check->columns); /* idle files that were replaced */
+    if (renewed)
+        npk_columns_renew(check->columns);
     if (renewed && check->action != NPK_LINK_CHECK) {
         int rc = check->io->sync(check->io, check->directory);
         if (rc && status == NPK_OK)
