@@ -218,8 +218,10 @@ npk_status npk_unsynced_find_end(const npk_link_check *check, uint64_t *end_lsn,
         npk_columns_renew(check->columns);
     if (renewed && check->action != NPK_LINK_CHECK) {
         int rc = check->io->sync(check->io, check->directory);
-        if (rc && status == NPK_OK)
-            status = npk_fail_errno(err, rc, "could not sync the column directory");
+        if (rc) { /* never NO_SPACE: who calls again would take the names for durable */
+            (void)npk_fail_errno(err, rc, "could not sync the column directory");
+            status = npk_context(err, NPK_IO, "after checking files");
+        }
     }
     return status;
 }
