@@ -289,13 +289,13 @@ void npk_array_release_unpacked(npk_array *array, uint32_t index)
  * file that could not be mapped is not tried again by this array. */
 static const char *rows_in_memory(const npk_array *array, uint32_t index, uint64_t *count)
 {
+    static const char nowhere[1];
     npk_row_source *source = &array->sources[index];
     const char *rows = atomic_load_explicit(&source->rows, memory_order_acquire);
-    if (rows) {
-        *count = atomic_load_explicit(&source->mapped_count, memory_order_relaxed);
+    if (rows) { /* of two threads one may have got a map and the other none: the count may be the one's, the address the other's */
+        *count = rows == nowhere ? 0 : atomic_load_explicit(&source->mapped_count, memory_order_relaxed);
         return rows;
     }
-    static const char nowhere[1];
     uint64_t row_size = array->info.row_size;
     *count = 0;
     if (source->place.kind == NPK_PLACE_PACKED) {
