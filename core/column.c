@@ -414,7 +414,8 @@ struct npk_column {
     npk_columns *columns;        /* NULL: on its own (a writer's view) */
     npk_file *file;
     uint64_t id, file_size, row_count, row_size, data_offset;
-    npk_column *next;            /* in its bucket; under the mutex, as are the two below */
+    npk_column *next;            /* in its bucket; under the mutex, as are the three below */
+    bool is_listed;              /* in its bucket, for others to share */
     npk_column *idle_newer, *idle_older;
     pthread_mutex_t map_mutex;   /* guards the making of the map */
     _Atomic(void *) rows;        /* all data mapped, or NULL */
@@ -434,6 +435,7 @@ struct npk_columns {
     npk_column *idle_newest, *idle_oldest;
     size_t idle_count;
     uint64_t user_count; /* columns with references, and 1 until close */
+    uint64_t renewals;
     bool closed;
 };
 
@@ -484,6 +486,7 @@ static void remove_from_bucket(npk_columns *columns, npk_column *column)
     while (*link != column)
         link = &(*link)->next;
     *link = column->next;
+    column->is_listed = false;
 }
 
 static void idle_remove(npk_columns *columns, npk_column *column)
@@ -524,6 +527,17 @@ void npk_columns_forget(npk_columns *columns)
 {
     (void)pthread_mutex_lock(&columns->mutex);
     trim_idle(columns, 0);
+    (void)pthread_mutex_unlock(&columns->mutex);
+}
+
+void npk_columns_renew(npk_columns *columns)
+{
+    (void)pthread_mutex_lock(&columns->mutex);
+    columns->renewals++;
+    trim_idle(columns, 0);
+    for (size_t i = 0; i < BUCKET_COUNT; i++)
+        while (columns->buckets[i])
+            remove_from_bucket(columns, columns->buckets[i]);
     (void)pthread_mutex_unlock(&columns->mutex);
 }
 
@@ -647,7 +661,9 @@ npk_status npk_columns_get(npk_columns *columns, uint64_t id, uint64_t file_size
     npk_column wanted = {.id = id, .file_size = file_size, .row_count = row_count, .row_size = row_size,
                          .data_offset = data_offset, .finished = true};
     npk_status status;
+again:
     (void)pthread_mutex_lock(&columns->mutex);
+    uint64_t renewals = columns->renewals;
     npk_column *column = find(columns, id);
     if (column) {
         status = share(columns, column, &wanted, err);
@@ -664,6 +680,11 @@ npk_status npk_columns_get(npk_columns *columns, uint64_t id, uint64_t file_size
     if (status != NPK_OK)
         return status;
     (void)pthread_mutex_lock(&columns->mutex);
+    if (columns->renewals != renewals) { /* perhaps opened before its name was given to another file */
+        (void)pthread_mutex_unlock(&columns->mutex);
+        column_close(opened);
+        goto again;
+    }
     column = find(columns, id);
     if (column) {
         status = share(columns, column, &wanted, err);
@@ -674,6 +695,7 @@ npk_status npk_columns_get(npk_columns *columns, uint64_t id, uint64_t file_size
         npk_column **bucket = bucket_of(columns, id);
         column->next = *bucket;
         *bucket = column;
+        column->is_listed = true;
         columns->user_count++;
     }
     (void)pthread_mutex_unlock(&columns->mutex);
@@ -708,11 +730,12 @@ void npk_column_release(npk_column *column)
     (void)pthread_mutex_lock(&columns->mutex);
     bool last = false;
     if (atomic_fetch_sub(&column->references, 1) == 1) {
-        if (!columns->closed && column->file_size <= IDLE_SIZE_MAX) {
+        if (!columns->closed && column->is_listed && column->file_size <= IDLE_SIZE_MAX) {
             idle_add(columns, column);
             trim_idle(columns, IDLE_COUNT_MAX);
         } else {
-            remove_from_bucket(columns, column);
+            if (column->is_listed)
+                remove_from_bucket(columns, column);
             column_close(column);
         }
         last = --columns->user_count == 0;

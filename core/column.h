@@ -65,6 +65,8 @@ void npk_columns_close(npk_columns *columns); /* files in use stay open for thei
 
 /* Close files that are only kept in case they are wanted again (a few small ones); a file removed meanwhile gives its space back. */
 void npk_columns_forget(npk_columns *columns);
+/* Names may have been given to other files: who comes now opens them anew. Those who have one open keep it. */
+void npk_columns_renew(npk_columns *columns);
 
 /* Open columns/<id>.npy, or share it. Id, size, data offset and row size are checked against the file and its header before anything is believed.
  * NOT_FOUND when the name is absent (the caller decides whether that is damage), CORRUPT, IO. */

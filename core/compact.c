@@ -10,6 +10,7 @@
 #include "recover.h"
 #include "row_index.h"
 #include "txn.h"
+#include "unsynced.h"
 #include "view.h"
 
 #define COPY_SIZE (1u << 20)          /* bytes read and written at a time */
@@ -189,7 +190,9 @@ static npk_status copy_rows(struct fold *fold, npk_error *err)
         atomic_fetch_add(&fold->core->bytes_folded, part * info->row_size);
     }
     if (status == NPK_OK)
-        status = npk_column_finish(fold->writer, NPK_COLUMN_NAME_SYNCED, &fold->summary, err);
+        status = npk_column_finish(fold->writer, NPK_COLUMN_SYNCED, &fold->summary, err);
+    if (status == NPK_OK)
+        status = npk_unsynced_sync_names(fold->core, err);
     return status;
 }
 

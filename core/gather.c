@@ -289,13 +289,13 @@ void npk_array_release_unpacked(npk_array *array, uint32_t index)
  * file that could not be mapped is not tried again by this array. */
 static const char *rows_in_memory(const npk_array *array, uint32_t index, uint64_t *count)
 {
+    static const char nowhere[1];
     npk_row_source *source = &array->sources[index];
     const char *rows = atomic_load_explicit(&source->rows, memory_order_acquire);
-    if (rows) {
-        *count = atomic_load_explicit(&source->mapped_count, memory_order_relaxed);
+    if (rows) { /* of two threads one may have got a map and the other none: the count may be the one's, the address the other's */
+        *count = rows == nowhere ? 0 : atomic_load_explicit(&source->mapped_count, memory_order_relaxed);
         return rows;
     }
-    static const char nowhere[1];
     uint64_t row_size = array->info.row_size;
     *count = 0;
     if (source->place.kind == NPK_PLACE_PACKED) {
@@ -392,6 +392,31 @@ static int compare_fetch(const void *a, const void *b)
     return (x->out_row > y->out_row) - (x->out_row < y->out_row);
 }
 
+/* Mostly the rows of each source come in its order, among those of others: dealt out by source they are in order. (100,000 of a million rows from
+ * 16 sets: a load takes 10 ms instead of 20 with qsort.) Else, and without memory, they are sorted. */
+static void sort_fetches(const npk_array *array, fetch_list *list)
+{
+    uint64_t *place = npk_calloc((size_t)array->source_count + 1, sizeof *place);
+    fetch *dealt = place ? npk_alloc(list->count * sizeof *dealt) : NULL;
+    if (dealt) {
+        for (size_t i = 0; i < list->count; i++)
+            place[list->items[i].source + 1]++;
+        for (uint64_t i = 0; i < array->source_count; i++)
+            place[i + 1] += place[i];
+        for (size_t i = 0; i < list->count; i++)
+            dealt[place[list->items[i].source]++] = list->items[i];
+        npk_free(list->items);
+        list->items = dealt;
+        list->capacity = list->count;
+        list->sorted = true;
+        for (size_t i = 1; i < list->count && list->sorted; i++)
+            list->sorted = compare_fetch(&dealt[i - 1], &dealt[i]) <= 0;
+    }
+    npk_free(place);
+    if (!list->sorted)
+        qsort(list->items, list->count, sizeof *list->items, compare_fetch);
+}
+
 /* One read covers rows up to SPAN_SIZE apart as long as no gap between two of them is larger than what a read call costs: about 4 KiB
  * of copy; in packed records decoding is done by blocks of 64 KiB anyway. */
 #define SPAN_SIZE (256u * 1024u)
@@ -403,7 +428,7 @@ static npk_status fetch_rows(const npk_array *array, fetch_list *list, bool chec
     if (list->count == 0)
         return NPK_OK;
     if (!list->sorted)
-        qsort(list->items, list->count, sizeof *list->items, compare_fetch);
+        sort_fetches(array, list);
     uint64_t row_size = array->info.row_size;
     char *buffer = NULL;
     npk_status status = NPK_OK;
@@ -450,8 +475,8 @@ static npk_status fetch_rows(const npk_array *array, fetch_list *list, bool chec
 
 /* ---- ranges -------------------------------------------------------------------------------------------------------------------- */
 
-/* The overlay rows among first .. first + count over what out holds. */
-static npk_status put_overlay(npk_array *array, uint64_t first, uint64_t count, bool check, char *out, npk_error *err)
+/* The overlay rows among first .. first + count over what out holds. use_maps: of files; unpacked rows are memory anyway. */
+static npk_status put_overlay(npk_array *array, uint64_t first, uint64_t count, bool check, bool use_maps, char *out, npk_error *err)
 {
     size_t row_size = (size_t)array->info.row_size;
     uint64_t begin = npk_array_find_overlay(array, first), end = begin;
@@ -464,7 +489,8 @@ static npk_status put_overlay(npk_array *array, uint64_t first, uint64_t count, 
         part = npk_min_u64(end - begin, AHEAD);
         for (uint64_t i = 0; i < part && status == NPK_OK; i++) {
             const npk_overlay_row *over = &array->overlay[begin + i];
-            from[i] = check ? NULL : row_in_memory(array, over->source, over->source_row);
+            bool by_address = !check && (use_maps || array->sources[over->source].place.kind == NPK_PLACE_PACKED);
+            from[i] = by_address ? row_in_memory(array, over->source, over->source_row) : NULL;
             if (from[i]) {
                 __builtin_prefetch(from[i]);
                 __builtin_prefetch(out + (over->row - first) * row_size, 1);
@@ -485,7 +511,7 @@ static npk_status put_overlay(npk_array *array, uint64_t first, uint64_t count, 
 
 npk_status npk_array_put_overlay(npk_array *array, uint64_t first, uint64_t count, void *out, npk_error *err)
 {
-    return put_overlay(array, first, count, false, out, err);
+    return put_overlay(array, first, count, false, true, out, err);
 }
 
 static npk_status read_range(npk_array *array, uint64_t first, uint64_t count, bool check, void *out, npk_error *err)
@@ -506,7 +532,7 @@ static npk_status read_range(npk_array *array, uint64_t first, uint64_t count, b
         if (status != NPK_OK)
             return name_rows(array, status, row, part, err);
     }
-    return put_overlay(array, first, count, check, out, err);
+    return put_overlay(array, first, count, check, false, out, err); /* a device error is an error here, and a signal in a map */
 }
 
 npk_status npk_array_read(npk_array *array, uint64_t first, uint64_t count, void *out, npk_error *err)

@@ -125,11 +125,8 @@ static npk_status finish_bulks(npk_txn *txn, npk_sync sync, npk_error *err)
     }
     if (any && !synced)
         npk_unsynced_note(txn->core, npk_wal_get_end(txn->core->wal).lsn);
-    if (status == NPK_OK && any && synced) {
-        int rc = txn->core->io->sync(txn->core->io, txn->core->columns_directory);
-        if (rc)
-            status = npk_fail_errno(err, rc, "could not sync the column directory");
-    }
+    if (status == NPK_OK && any && synced)
+        status = npk_unsynced_sync_names(txn->core, err);
     return status;
 }
 

@@ -56,6 +56,12 @@ static npk_status fail_sync(npk_core *core, int rc, const char *what, npk_error 
     return npk_fail_errno(err, rc, "could not sync \"%s\"", what);
 }
 
+npk_status npk_unsynced_sync_names(npk_core *core, npk_error *err)
+{
+    int rc = core->io->sync(core->io, core->columns_directory);
+    return rc ? fail_sync(core, rc, "columns", err) : NPK_OK;
+}
+
 npk_status npk_unsynced_sync(npk_core *core, const npk_buffer *ids, npk_error *err)
 {
     const npk_io *io = core->io;
@@ -75,12 +81,7 @@ npk_status npk_unsynced_sync(npk_core *core, const npk_buffer *ids, npk_error *e
         if (rc)
             return fail_sync(core, rc, name, err);
     }
-    if (ids->size) {
-        int rc = io->sync(io, core->columns_directory);
-        if (rc)
-            return fail_sync(core, rc, "columns", err);
-    }
-    return NPK_OK;
+    return ids->size ? npk_unsynced_sync_names(core, err) : NPK_OK;
 }
 
 npk_status npk_unsynced_sync_state(npk_core *core, npk_kv *kv, npk_error *err)
@@ -213,11 +214,14 @@ npk_status npk_unsynced_find_end(const npk_link_check *check, uint64_t *end_lsn,
             }
         }
     } while (moved && status == NPK_OK);
-    npk_columns_forget(check->columns); /* idle files that were replaced */
+    if (renewed)
+        npk_columns_renew(check->columns);
     if (renewed && check->action != NPK_LINK_CHECK) {
         int rc = check->io->sync(check->io, check->directory);
-        if (rc && status == NPK_OK)
-            status = npk_fail_errno(err, rc, "could not sync the column directory");
+        if (rc) { /* never NO_SPACE: who calls again would take the names for durable */
+            (void)npk_fail_errno(err, rc, "could not sync the column directory");
+            status = npk_context(err, NPK_IO, "after checking files");
+        }
     }
     return status;
 }

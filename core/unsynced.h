@@ -18,6 +18,9 @@ npk_status npk_unsynced_list(npk_kv *kv, uint64_t durable_lsn, npk_buffer *ids, 
 /* Rule 1: sync these files and their directory. A file that is gone is left out: it died and was reclaimed since, or was lost, and then reading its
  * rows says so. A failed sync poisons the store before this returns; other errors leave everything as it was. */
 npk_status npk_unsynced_sync(npk_core *core, const npk_buffer *ids, npk_error *err);
+/* The directory alone, for files that were synced already. It holds names that others left unsynced, so a failure poisons the store too, whether or not
+ * there are any: one may be given this moment. */
+npk_status npk_unsynced_sync_names(npk_core *core, npk_error *err);
 /* Both, for the state that a transaction sees. */
 npk_status npk_unsynced_sync_state(npk_core *core, npk_kv *kv, npk_error *err);
 

@@ -38,6 +38,7 @@ static npk_status follow_index(npk_core *core, npk_error *err)
             core->index_name = name;
             npk_index_close(old);
             npk_wal_forget_segments(core->wal);
+            npk_columns_renew(core->columns); /* it may have replaced column files, too */
         }
     }
     (void)pthread_rwlock_unlock(&core->index_lock);

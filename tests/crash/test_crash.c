@@ -679,6 +679,35 @@ static void failed_file_sync_poison(explorer *x)
     unsynced_faults(x, true, MEMORY_IO_CLEAN_NEW);
 }
 
+/* The names of files that others linked unsynced are in the directory that a level commit and a fold sync for files of their own. */
+static void failed_directory_sync(explorer *x)
+{
+    start(x);
+    uint64_t fired = 1, i = 0;
+    for (; fired && i < 25; i++) {
+        explorer_fault(x, IO_CALL_BIT(SYNC), i, false, EIO, MEMORY_IO_CLEAN_NEW);
+        explorer_begin(x);
+        explorer_save(x, 2, 40, 300 + i);
+        explorer_commit(x, NPK_SYNC_NEVER);
+        explorer_begin(x);
+        explorer_save(x, 3, 300, 40);
+        explorer_commit(x, C);
+        explorer_begin(x);
+        explorer_append(x, 0, 3);
+        explorer_commit(x, C);
+        explorer_begin(x);
+        explorer_save(x, 2, 40, 330 + i);
+        explorer_append(x, 1, 30);
+        explorer_commit(x, NPK_SYNC_NEVER);
+        explorer_compact(x, 1);
+        explorer_begin(x);
+        explorer_append(x, 0, 3);
+        explorer_commit(x, C);
+        fired = explorer_settle(x);
+    }
+    ck_assert_uint_ge(i, 8);
+}
+
 static void random_steps(explorer *x)
 {
     start(x);
@@ -738,6 +767,7 @@ static const explorer_scenario scenarios[] = {
     {.name = "failed-file-sync-clean", .run = failed_file_sync_clean, .sync = NPK_SYNC_NEVER, .bulk_size = 10 << 10, .has_faults = true},
     {.name = "failed-file-sync-old", .run = failed_file_sync_old, .sync = NPK_SYNC_NEVER, .bulk_size = 10 << 10, .has_faults = true},
     {.name = "failed-file-sync-poison", .run = failed_file_sync_poison, .sync = NPK_SYNC_NEVER, .bulk_size = 10 << 10, .has_faults = true},
+    {.name = "failed-directory-sync", .run = failed_directory_sync, .sync = NPK_SYNC_NEVER, .bulk_size = 10 << 10, .has_faults = true},
     {.name = "full-disk", .run = full_disk, .bulk_size = 10 << 10, .has_faults = true},
     {.name = "failed-names", .run = failed_names, .bulk_size = 10 << 10, .has_faults = true},
     {.name = "random", .run = random_steps, .bulk_size = 32 << 10},

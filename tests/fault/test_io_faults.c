@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "check_main.h"
 #include "world.h"
@@ -148,6 +149,79 @@ START_TEST(test_failed_syncs_lose_nothing_acknowledged_and_keep_nothing_halfway)
 }
 END_TEST
 
+/* ---- recovery of files linked unsynced ------------------------------------------------------------------------------------ */
+
+static char real_paths[3][64];
+
+static npk_status open_on(const npk_io *io, npk_mode mode, npk_store **store)
+{
+    npk_options options = {.struct_size = sizeof options, .mode = mode, .sync = NPK_SYNC_NEVER, .no_background = 1, .io = io,
+                           .bulk_size = 4 << 10, .segment_size = 64 << 10};
+    return npk_store_open("store", &options, store, NULL);
+}
+
+/* A process died with a file in doubt; in the recovery one sync finds no room. When it goes on nevertheless, what it says is durable must be. */
+static bool recover_with_full_sync(const memory_snapshot *died, uint64_t k)
+{
+    memory_io_selection process_died = {.select = MEMORY_IO_PROCESS_DIED}, none = {.select = MEMORY_IO_NONE};
+    memory_io *disk = memory_io_materialize(died, &process_died, real_paths[1]);
+    fault_io *fault = fault_io_create(memory_io_table(disk));
+    fault_plan plan = {.kinds = IO_CALL_BIT(SYNC), .index = k, .effect = FAULT_ERRNO, .sys_errno = ENOSPC, .memory = disk};
+    fault_io_plan(fault, &plan);
+    npk_store *store = NULL;
+    npk_status status = open_on(fault_io_table(fault), NPK_MODE_UPDATE, &store);
+    bool fired = fault_io_fired(fault) != 0;
+    fault_io_plan(fault, NULL);
+    if (status != NPK_OK)
+        ck_assert_int_eq(open_on(fault_io_table(fault), NPK_MODE_UPDATE, &store), NPK_OK);
+    memory_snapshot *cut = memory_io_snapshot(disk);
+    ck_assert_int_eq(npk_store_close(store, NULL), NPK_OK);
+    memory_io *after = memory_io_materialize(cut, &none, real_paths[2]);
+    memory_snapshot_release(cut);
+    ck_assert_int_eq(open_on(memory_io_table(after), NPK_MODE_UPDATE, &store), NPK_OK);
+    npk_source source = {.store = store};
+    npk_array *array = NULL;
+    npk_error err = {0};
+    npk_status opened = npk_array_open(&source, "a", &array, &err);
+    ck_assert_msg(opened == NPK_OK, "sync %llu of the recovery had no room: %s", (unsigned long long)k, err.message);
+    npk_array_release(array);
+    ck_assert_int_eq(npk_store_close(store, NULL), NPK_OK);
+    memory_io_destroy(after);
+    fault_io_destroy(fault);
+    memory_io_destroy(disk);
+    return fired;
+}
+
+START_TEST(test_a_sync_of_names_without_room_is_not_taken_for_one_that_succeeded)
+{
+    for (size_t i = 0; i < 3; i++) {
+        (void)snprintf(real_paths[i], sizeof real_paths[i], "%s/npk_full_sync_%zu_XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", i);
+        ck_assert_ptr_nonnull(mkdtemp(real_paths[i]));
+    }
+    memory_io_options options = {.seed = 1, .real_path = real_paths[0]};
+    memory_io *disk = memory_io_create(&options);
+    npk_store *store = NULL;
+    npk_txn *txn = NULL;
+    static uint8_t rows[100 * 100];
+    npk_array_spec spec = {.descr = "|u1", .row_size = 100, .ndim = 1, .shape = (const uint64_t[]){100}};
+    ck_assert_int_eq(open_on(memory_io_table(disk), NPK_MODE_CREATE, &store), NPK_OK);
+    ck_assert_int_eq(npk_txn_begin(store, UINT32_MAX, &txn, NULL), NPK_OK);
+    ck_assert_int_eq(npk_txn_save(txn, "a", &spec, 100, rows, NULL), NPK_OK);
+    ck_assert_int_eq(npk_txn_commit(txn, NPK_SYNC_NEVER, NULL, NULL), NPK_OK);
+    memory_snapshot *died = memory_io_snapshot(disk);
+    ck_assert_int_eq(npk_store_close(store, NULL), NPK_OK);
+    uint64_t k = 0;
+    while (recover_with_full_sync(died, k))
+        k++;
+    ck_assert_uint_ge(k, 4);
+    memory_snapshot_release(died);
+    memory_io_destroy(disk);
+    char command[256];
+    (void)snprintf(command, sizeof command, "rm -rf %s %s %s", real_paths[0], real_paths[1], real_paths[2]);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("io faults");
@@ -162,5 +236,9 @@ int main(void)
     tcase_add_loop_test(syncs, test_failed_syncs_lose_nothing_acknowledged_and_keep_nothing_halfway, 0,
                         (int)world_scenario_count * 8);
     suite_add_tcase(suite, syncs);
+    TCase *recovery = tcase_create("recovery");
+    tcase_set_timeout(recovery, 60);
+    tcase_add_test(recovery, test_a_sync_of_names_without_room_is_not_taken_for_one_that_succeeded);
+    suite_add_tcase(suite, recovery);
     return check_main(suite);
 }

@@ -31,10 +31,11 @@ static const uint8_t uuid[16] = {7};
 /* The system's calls, of which maps and protection can be made to fail; maps that are there are counted. */
 static npk_io system_io;
 static bool maps_fail, protection_fails;
-static _Atomic int map_count;
+static _Atomic int map_count, file_map_calls;
 
 static int map_or_fail(const npk_io *self, npk_file *file, uint64_t offset, size_t size, npk_map_kind kind, void **address)
 {
+    file_map_calls++;
     int rc = maps_fail ? ENODEV : npk_io_posix()->map(self, file, offset, size, kind, address);
     map_count += rc == 0;
     return rc;
@@ -989,6 +990,26 @@ START_TEST(a_map_that_fails_leaves_a_copy_or_an_error)
 }
 END_TEST
 
+/* What the device cannot read is an error of a read, and a signal where it is mapped. */
+START_TEST(whole_loads_and_reads_map_no_file)
+{
+    uint8_t *expected = malloc(PATCHED_ROWS * 40), *out = malloc(PATCHED_ROWS * 40);
+    ck_assert(expected && out);
+    npk_array *array = make_patched(expected, 12);
+    file_map_calls = 0;
+    npk_region *region = NULL;
+    ck_assert_int_eq(npk_array_load(array, &region, NULL), NPK_OK);
+    ck_assert_int_eq(memcmp(npk_region_address(region), expected, PATCHED_ROWS * 40), 0);
+    npk_region_release(region);
+    ck_assert_int_eq(npk_array_read(array, 50, PATCHED_ROWS - 50, out, NULL), NPK_OK);
+    ck_assert_int_eq(memcmp(out, expected + 50 * 40, (PATCHED_ROWS - 50) * 40), 0);
+    ck_assert_int_eq(file_map_calls, 0);
+    npk_array_release(array);
+    free(expected);
+    free(out);
+}
+END_TEST
+
 START_TEST(load_memory_is_used_again)
 {
     uint64_t rows = 40000, blocks, size;
@@ -1198,6 +1219,7 @@ int main(void)
     tcase_add_test(tests, a_few_rows_are_patched_into_the_map);
     tcase_add_test(tests, many_rows_over_a_file_are_copied);
     tcase_add_test(tests, a_map_that_fails_leaves_a_copy_or_an_error);
+    tcase_add_test(tests, whole_loads_and_reads_map_no_file);
     tcase_add_test(tests, load_memory_is_used_again);
     tcase_add_test(tests, large_loads_are_shared_by_threads_and_whole);
     tcase_add_test(tests, every_failed_allocation_is_survived);

@@ -387,6 +387,45 @@ START_TEST(open_files_are_shared_and_survive_their_name)
 }
 END_TEST
 
+/* Recovery puts a copy under the name of a file of which a sync may have failed: nobody who comes later may get the old one, whoever has it still. */
+START_TEST(a_replaced_file_is_opened_anew_also_while_the_old_one_is_in_use)
+{
+    uint8_t *rows = pattern(1000), out[1000];
+    npk_column_summary summary;
+    npk_column_writer *writer = write_rows(&plain, rows, 10, 3, &summary);
+    npk_column *old = NULL, *fresh = NULL, *again = NULL;
+    ck_assert_int_eq(get(&summary, &old, NULL), NPK_OK);
+    char name[NPK_COLUMN_NAME_SIZE], temp[NPK_COLUMN_NAME_SIZE];
+    npk_column_name(name, summary.id, true);
+    npk_column_name(temp, summary.id, false);
+    uint8_t bytes[NPK_COLUMN_ALIGNMENT + 1000];
+    ck_assert_uint_eq(summary.file_size, sizeof bytes);
+    npk_file *file = NULL;
+    ck_assert_int_eq(io->open(io, directory, name, NPK_OPEN_READ, &file), 0);
+    ck_assert_int_eq(npk_io_read_full(io, file, 0, bytes, sizeof bytes, NULL, name, NULL), NPK_OK);
+    io->close(io, file);
+    bytes[sizeof bytes - 1] ^= 1;
+    ck_assert_int_eq(npk_io_replace_file(io, directory, temp, name, bytes, sizeof bytes, NULL), NPK_OK);
+    npk_columns_renew(columns);
+    ck_assert_int_eq(get(&summary, &fresh, NULL), NPK_OK);
+    ck_assert_int_eq(get(&summary, &again, NULL), NPK_OK);
+    ck_assert_ptr_ne(fresh, old);
+    ck_assert_ptr_eq(fresh, again);
+    ck_assert_int_eq(npk_column_read(fresh, 0, 10, out, NULL), NPK_OK);
+    ck_assert_int_eq(memcmp(out, bytes + sizeof bytes - 1000, 1000), 0);
+    ck_assert_int_eq(npk_column_read(old, 0, 10, out, NULL), NPK_OK);
+    ck_assert_int_eq(memcmp(out, rows, 1000), 0);
+    npk_column_release(old);
+    npk_column_release(again);
+    ck_assert_int_eq(get(&summary, &again, NULL), NPK_OK);
+    ck_assert_ptr_eq(fresh, again);
+    npk_column_release(again);
+    npk_column_release(fresh);
+    npk_column_writer_release(writer);
+    free(rows);
+}
+END_TEST
+
 START_TEST(users_may_outlive_the_table)
 {
     uint8_t *rows = pattern(1000), out[1000];
@@ -647,6 +686,7 @@ int main(void)
     tcase_add_test(tests, a_flipped_byte_names_its_block);
     tcase_add_test(tests, a_file_that_is_not_the_one_meant_is_refused);
     tcase_add_test(tests, open_files_are_shared_and_survive_their_name);
+    tcase_add_test(tests, a_replaced_file_is_opened_anew_also_while_the_old_one_is_in_use);
     tcase_add_test(tests, users_may_outlive_the_table);
     tcase_add_test(tests, few_files_are_kept_open);
     tcase_add_test(tests, threads_share_open_files);
