@@ -176,7 +176,7 @@ static void last_segment(const char *store, char name[300])
         if (strlen(entry->d_name) == 20 && strcmp(entry->d_name, best) > 0)
             (void)snprintf(best, sizeof best, "%.100s", entry->d_name);
     (void)closedir(dir);
-    (void)snprintf(name, 300, "%s/%s", wal, best);
+    (void)snprintf(name, 300, "%s/%.40s", wal, best);
 }
 
 /* ---- tests -------------------------------------------------------------------------------------------------------------- */
