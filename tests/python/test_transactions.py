@@ -258,6 +258,7 @@ def test_a_dropped_transaction_lets_the_lock_go(npk):
 def test_keyboard_interrupt_ends_a_wait(path):
     script = f"""
 import os, signal, threading, time, numpack
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with the signal ignored
 npk = numpack.NumPack({str(path)!r}, busy_timeout=60)
 held, done = threading.Event(), threading.Event()
 def hold():

@@ -14,7 +14,7 @@ def rows(text):
     return [(cells[0], cells[1:]) for cells in ([c.strip() for c in line.strip("|").split("|")] for line in lines[1:])]
 
 
-def tests(text):
+def tests_listed(text):
     """{number: (path, [name, ...])} of the list."""
     found = {}
     for number, path, rest in re.findall(r"^\* \[(\d+)\] `([^`]+)` (.*)$", text, re.M):
@@ -25,7 +25,7 @@ def tests(text):
 def missing(text):
     """What the page says and the tree does not hold."""
     wrong = []
-    listed = tests(text)
+    listed = tests_listed(text)
     for path, names in listed.values():
         file = ROOT / "tests" / path
         source = file.read_text(encoding="utf-8") if file.is_file() else ""
