@@ -14,7 +14,7 @@ def rows(text):
     return [(cells[0], cells[1:]) for cells in ([c.strip() for c in line.strip("|").split("|")] for line in lines[1:])]
 
 
-def tests_listed(text):
+def listed_tests(text):
     """{number: (path, [name, ...])} of the list."""
     found = {}
     for number, path, rest in re.findall(r"^\* \[(\d+)\] `([^`]+)` (.*)$", text, re.M):
@@ -25,7 +25,7 @@ def tests_listed(text):
 def missing(text):
     """What the page says and the tree does not hold."""
     wrong = []
-    listed = tests_listed(text)
+    listed = listed_tests(text)
     for path, names in listed.values():
         file = ROOT / "tests" / path
         source = file.read_text(encoding="utf-8") if file.is_file() else ""
@@ -55,7 +55,7 @@ def test_every_fault_and_level_has_a_cell_with_a_test():
 
 
 def test_every_test_that_is_named_exists():
-    assert len(tests(TEXT)) >= 10
+    assert len(listed_tests(TEXT)) >= 10
     assert missing(TEXT) == []
 
 
