@@ -304,6 +304,25 @@ npk_status npk_kv_put(npk_kv *kv, npk_table table, const void *key, size_t key_s
     return npk_overlay_set(kv->overlay, table, key, key_size, NPK_OVERLAY_PUT, value, value_size) ? NPK_OK : no_memory(err);
 }
 
+struct table_copy {
+    npk_kv *to;
+    npk_table table;
+};
+
+static npk_status copy_entry(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
+                             bool *stop, npk_error *err)
+{
+    (void)stop;
+    struct table_copy *copy = context;
+    return npk_kv_put(copy->to, copy->table, key, key_size, value, value_size, err);
+}
+
+npk_status npk_kv_copy_table(npk_kv *from, npk_table table, npk_kv *to, npk_error *err)
+{
+    struct table_copy copy = {to, table};
+    return npk_kv_scan(from, table, NULL, 0, NULL, 0, copy_entry, &copy, err);
+}
+
 /* Over no base nothing is left of a deleted key: the changes of such a view are exactly its content. */
 static npk_overlay_state deleted_state(const npk_kv *kv)
 {

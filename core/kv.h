@@ -2,7 +2,7 @@
  *
  * A reader has a view with a base and no changes; a transaction and recovery collect changes; npk-recover has changes and no
  * base. All of them run the same code above this line (row_index, apply, array). Changes are kept sorted by (table, key), last
- * one wins, and go to the base in that order at publishing. Not thread-safe: a view belongs to one thread at a time. */
+ * one wins, and go to the base in its own order at publishing. Not thread-safe: a view belongs to one thread at a time. */
 #ifndef NPK_CORE_KV_H
 #define NPK_CORE_KV_H
 
@@ -51,6 +51,8 @@ npk_status npk_kv_scan(npk_kv *kv, npk_table table, const void *prefix, size_t p
 
 npk_status npk_kv_put(npk_kv *kv, npk_table table, const void *key, size_t key_size, const void *value, size_t value_size,
                       npk_error *err);
+/* Put every entry that a table has in from into to. */
+npk_status npk_kv_copy_table(npk_kv *from, npk_table table, npk_kv *to, npk_error *err);
 /* Deleting what is not there is no error. */
 npk_status npk_kv_delete(npk_kv *kv, npk_table table, const void *key, size_t key_size, npk_error *err);
 /* Delete every key that starts with prefix. */

@@ -492,28 +492,13 @@ void npk_salvage_state_release(npk_salvage_state *state)
 
 /* ---- older places ---------------------------------------------------------------------------------------------------------------------- */
 
-struct copy_table {
-    npk_kv *to;
-    npk_table table;
-};
-
-static npk_status copy_entry(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
-                             bool *stop, npk_error *err)
-{
-    (void)stop;
-    struct copy_table *copy = context;
-    return npk_kv_put(copy->to, copy->table, key, key_size, value, value_size, err);
-}
-
 /* Rows by slot get the arrays and row numbers that state has. */
 static npk_status copy_arrays(npk_kv *from, npk_kv *to, npk_error *err)
 {
     static const npk_table tables[] = {NPK_TABLE_STORE, NPK_TABLE_ARRAYS, NPK_TABLE_NAMES, NPK_TABLE_MAP};
     npk_status status = NPK_OK;
-    for (size_t i = 0; i < sizeof tables / sizeof *tables && status == NPK_OK; i++) {
-        struct copy_table copy = {to, tables[i]};
-        status = npk_kv_scan(from, tables[i], NULL, 0, NULL, 0, copy_entry, &copy, err);
-    }
+    for (size_t i = 0; i < sizeof tables / sizeof *tables && status == NPK_OK; i++)
+        status = npk_kv_copy_table(from, tables[i], to, err);
     npk_kv_forget_marks(to);
     return status;
 }

@@ -16,36 +16,22 @@ struct npk_snapshot {
 
 /* ---- taking one ------------------------------------------------------------------------------------------------------- */
 
-struct copy {
-    npk_kv *to;
-    npk_table table;
-};
-
-static npk_status copy_entry(void *context, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
-                             bool *stop, npk_error *err)
-{
-    (void)stop;
-    struct copy *copy = context;
-    return npk_kv_put(copy->to, copy->table, key, key_size, value, value_size, err);
-}
-
 npk_status npk_snapshot_copy(npk_kv *from, bool with_sums, npk_kv **out, npk_error *err)
 {
-    struct copy copy = {0};
-    npk_status status = npk_kv_open(NULL, &copy.to, err);
+    npk_kv *to = NULL;
+    npk_status status = npk_kv_open(NULL, &to, err);
     if (status != NPK_OK)
         return status;
-    for (int table = 0; table < NPK_TABLE_COUNT && status == NPK_OK; table++) {
-        copy.table = (npk_table)table;
-        if (with_sums || copy.table != NPK_TABLE_SUMS)
-            status = npk_kv_scan(from, copy.table, NULL, 0, NULL, 0, copy_entry, &copy, err);
-        npk_kv_forget_marks(copy.to);
+    for (npk_table table = 0; table < NPK_TABLE_COUNT && status == NPK_OK; table++) {
+        if (with_sums || table != NPK_TABLE_SUMS)
+            status = npk_kv_copy_table(from, table, to, err);
+        npk_kv_forget_marks(to);
     }
     if (status != NPK_OK) {
-        npk_kv_close(copy.to);
+        npk_kv_close(to);
         return status;
     }
-    *out = copy.to;
+    *out = to;
     return NPK_OK;
 }
 

@@ -138,6 +138,21 @@ static void last_rows(maker *m, model *now, npk_txn *txn)
     append(m, now, txn, 7, 1000, 3, false);
 }
 
+/* The file of this path, a new one if it was not listed. */
+static damage_file *find_file(damage_store *to, const char *path)
+{
+    size_t i = 0;
+    while (i < to->file_count && strcmp(to->files[i].path, path) != 0)
+        i++;
+    if (i == to->file_count) {
+        to->files = memory_resize(to->files, (i + 1) * sizeof *to->files);
+        memset(&to->files[i], 0, sizeof to->files[i]);
+        (void)snprintf(to->files[i].path, sizeof to->files[i].path, "%s", path);
+        to->file_count++;
+    }
+    return &to->files[i];
+}
+
 /* The state of the log's files is kept: what a lost write would bring back. */
 static void remember(maker *m)
 {
@@ -151,18 +166,11 @@ static void remember(maker *m)
         uint8_t *bytes = read_file(m->memory, path, &size);
         if (!bytes)
             continue;
-        size_t i = 0;
-        while (i < to->file_count && strcmp(to->files[i].path, path) != 0)
-            i++;
-        if (i == to->file_count) {
-            to->files = memory_resize(to->files, (i + 1) * sizeof *to->files);
-            memset(&to->files[i], 0, sizeof to->files[i]);
-            (void)snprintf(to->files[i].path, sizeof to->files[i].path, "%s", path);
-            to->files[i].size = size;
-            to->file_count++;
-        }
-        ck_assert_uint_eq(to->files[i].size, size);
-        to->files[i].older[m->moments] = bytes;
+        damage_file *file = find_file(to, path);
+        if (!file->size)
+            file->size = size;
+        ck_assert_uint_eq(file->size, size);
+        file->older[m->moments] = bytes;
     }
     m->moments++;
 }
@@ -221,17 +229,9 @@ static void make_killed(maker *m)
 
 static int add_file(damage_store *to, memory_io *memory, const char *path)
 {
-    size_t i = 0;
-    while (i < to->file_count && strcmp(to->files[i].path, path) != 0)
-        i++;
-    if (i == to->file_count) {
-        to->files = memory_resize(to->files, (i + 1) * sizeof *to->files);
-        memset(&to->files[i], 0, sizeof to->files[i]);
-        (void)snprintf(to->files[i].path, sizeof to->files[i].path, "%s", path);
-        to->file_count++;
-    }
-    to->files[i].bytes = read_file(memory, path, &to->files[i].size);
-    ck_assert_ptr_nonnull(to->files[i].bytes);
+    damage_file *file = find_file(to, path);
+    file->bytes = read_file(memory, path, &file->size);
+    ck_assert_ptr_nonnull(file->bytes);
     return 0;
 }
 
