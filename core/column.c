@@ -338,8 +338,7 @@ static npk_status write_header(npk_column_writer *writer, npk_error *err)
     return status;
 }
 
-npk_status npk_column_finish(npk_column_writer *writer, npk_column_durability durability, npk_column_summary *summary,
-                             npk_error *err)
+npk_status npk_column_finish(npk_column_writer *writer, bool synced, npk_column_summary *summary, npk_error *err)
 {
     if (writer->failed || writer->finished)
         return npk_fail(err, NPK_MISUSE, "the column writer has failed or is finished");
@@ -359,18 +358,13 @@ npk_status npk_column_finish(npk_column_writer *writer, npk_column_durability du
         status = write_header(writer, err);
     if (status != NPK_OK)
         return status;
-    int rc = durability == NPK_COLUMN_UNSYNCED ? 0 : io->sync(io, writer->file);
+    int rc = synced ? io->sync(io, writer->file) : 0;
     if (rc)
         return npk_fail_errno(err, rc, "could not sync file \"columns/%s\"", temp_name);
     rc = io->rename(io, writer->directory, temp_name, name);
     if (rc)
         return npk_fail_errno(err, rc, "could not rename file \"columns/%s\" to \"%s\"", temp_name, name);
     writer->finished = true; /* the name has changed: discard and view look there */
-    if (durability == NPK_COLUMN_NAME_SYNCED) {
-        rc = io->sync(io, writer->directory);
-        if (rc)
-            return npk_fail_errno(err, rc, "could not sync directory \"columns\"");
-    }
     writer->failed = false;
     summary->id = writer->id;
     summary->file_size = writer->data_offset + writer->data_size;

@@ -41,15 +41,10 @@ typedef struct npk_column_summary {
     uint64_t sum_count;
     const uint64_t *sums;   /* owned by the writer */
 } npk_column_summary;
-typedef enum npk_column_durability {
-    NPK_COLUMN_UNSYNCED,    /* neither file nor name: unsynced.h says who syncs them */
-    NPK_COLUMN_SYNCED,      /* the file; several can share one sync of the directory, which is the caller's */
-    NPK_COLUMN_NAME_SYNCED  /* the file and its directory */
-} npk_column_durability;
-/* Write the header, sync the file, rename it to its name, sync the directory: the syncs as far as durability says. The summary is valid until
- * release. After an error only discard is left. */
-npk_status npk_column_finish(npk_column_writer *writer, npk_column_durability durability, npk_column_summary *summary,
-                             npk_error *err);
+/* Write the header, sync the file, rename it to its name. The name is the caller's to sync: several files share one sync of the directory. Not
+ * synced: neither file nor name are durable, and unsynced.h says who syncs them. The summary is valid until release. After an error only
+ * discard is left. */
+npk_status npk_column_finish(npk_column_writer *writer, bool synced, npk_column_summary *summary, npk_error *err);
 /* Give the writer back; the file stays as it is. */
 void npk_column_writer_release(npk_column_writer *writer);
 /* Give the writer back and unlink its file, finished or not (best effort). Only for files that were never linked. */

@@ -190,7 +190,7 @@ static npk_status copy_rows(struct fold *fold, npk_error *err)
         atomic_fetch_add(&fold->core->bytes_folded, part * info->row_size);
     }
     if (status == NPK_OK)
-        status = npk_column_finish(fold->writer, NPK_COLUMN_SYNCED, &fold->summary, err);
+        status = npk_column_finish(fold->writer, true, &fold->summary, err);
     if (status == NPK_OK)
         status = npk_unsynced_sync_names(fold->core, err);
     return status;

@@ -118,7 +118,7 @@ static npk_status finish_bulks(npk_txn *txn, npk_sync sync, npk_error *err)
     bool any = false, synced = sync == NPK_SYNC_COMMIT;
     for (npk_bulk *bulk = txn->bulks; bulk && status == NPK_OK; bulk = bulk->next) {
         npk_column_summary summary;
-        status = npk_column_finish(bulk->writer, synced ? NPK_COLUMN_SYNCED : NPK_COLUMN_UNSYNCED, &summary, err);
+        status = npk_column_finish(bulk->writer, synced, &summary, err);
         if (status == NPK_OK)
             status = npk_txn_log_file(txn, &summary, synced, err);
         any = true;

@@ -180,7 +180,7 @@ static npk_place column_place(const uint8_t *rows, uint64_t row_size, uint64_t r
     npk_column_summary s;
     ck_assert_int_eq(npk_column_create(io, directory, uuid, &spec, row_count, true, &writer, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_append(writer, rows, row_count, NULL), NPK_OK);
-    ck_assert_int_eq(npk_column_finish(writer, NPK_COLUMN_SYNCED, &s, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(writer, true, &s, NULL), NPK_OK);
     npk_container container = {.reference_count = 1, .size = s.file_size, .row_count = row_count, .row_size = row_size,
                                .data_offset = s.data_offset};
     ck_assert_int_eq(npk_catalog_put_container(kv, NPK_CONTAINER_COLUMN, s.id, &container, NULL), NPK_OK);

@@ -81,7 +81,7 @@ static npk_column_writer *write_rows(const npk_column_spec *spec, const uint8_t 
         ck_assert_int_eq(npk_column_append(writer, rows + at * spec->row_size, npk_min_u64(step, row_count - at), NULL),
                          NPK_OK);
     ck_assert_uint_eq(npk_column_writer_row_count(writer), row_count);
-    ck_assert_int_eq(npk_column_finish(writer, NPK_COLUMN_NAME_SYNCED, summary, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(writer, true, summary, NULL), NPK_OK);
     ck_assert_uint_eq(npk_column_writer_id(writer), summary->id);
     return writer;
 }
@@ -522,7 +522,7 @@ START_TEST(a_writer_shows_what_it_has)
     ck_assert_int_eq(memcmp(out, rows, 700), 0);
     ck_assert_int_eq(npk_column_read(early, 7, 1, out, NULL), NPK_RANGE);
     ck_assert_int_eq(npk_column_writer_view(writer, &late, NULL), NPK_OK);
-    ck_assert_int_eq(npk_column_finish(writer, NPK_COLUMN_SYNCED, &summary, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(writer, true, &summary, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_check(late, summary.sums, summary.sum_count, NULL, NULL, NULL), NPK_OK);
     npk_column_discard(writer);
     ck_assert_int_eq(file_count(), 0);
@@ -546,7 +546,7 @@ START_TEST(discarding_leaves_nothing)
     ck_assert_int_eq(file_count(), 0);
     npk_column_spec scalar = {"<f8", 8, 0, NULL, true};
     ck_assert_int_eq(npk_column_create(io, directory, uuid, &scalar, 0, true, &writer, NULL), NPK_OK);
-    ck_assert_int_eq(npk_column_finish(writer, NPK_COLUMN_NAME_SYNCED, &summary, NULL), NPK_INVALID); /* one row, not none */
+    ck_assert_int_eq(npk_column_finish(writer, true, &summary, NULL), NPK_INVALID); /* one row, not none */
     npk_column_discard(writer);
     npk_column_writer_release(NULL);
     npk_column_discard(NULL);
@@ -617,7 +617,7 @@ START_TEST(every_failed_allocation_is_survived)
         if (status == NPK_OK)
             status = npk_column_writer_view(writer, &view, NULL);
         if (status == NPK_OK)
-            status = npk_column_finish(writer, NPK_COLUMN_NAME_SYNCED, &summary, NULL);
+            status = npk_column_finish(writer, true, &summary, NULL);
         if (status == NPK_OK)
             status = get(&summary, &column, NULL);
         if (status == NPK_OK)
@@ -656,8 +656,8 @@ START_TEST(many_rows_in_one_call_have_the_sums_of_the_same_rows_in_small_ones)
         ck_assert_int_eq(npk_column_append(small, rows + at, size - at < 1000003 ? size - at : 1000003, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_append(large, rows, head, NULL), NPK_OK);
     ck_assert_int_eq(npk_column_append(large, rows + head, size - head, NULL), NPK_OK);
-    ck_assert_int_eq(npk_column_finish(small, NPK_COLUMN_UNSYNCED, &expected, NULL), NPK_OK);
-    ck_assert_int_eq(npk_column_finish(large, NPK_COLUMN_UNSYNCED, &got, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(small, false, &expected, NULL), NPK_OK);
+    ck_assert_int_eq(npk_column_finish(large, false, &got, NULL), NPK_OK);
     ck_assert_uint_eq(got.sum_count, expected.sum_count);
     ck_assert_uint_eq(got.sum_count, size / NPK_SUM_BLOCK + 1);
     ck_assert_int_eq(memcmp(got.sums, expected.sums, (size_t)got.sum_count * sizeof *got.sums), 0);
