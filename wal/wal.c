@@ -367,8 +367,7 @@ npk_status npk_wal_make_segment(npk_wal *wal, const npk_segment_header *header, 
     return NPK_OK;
 }
 
-/* EXISTS when the first segment is there and holds records; without records it was left by a creation that did not finish. */
-static npk_status check_unused(npk_wal *wal, npk_error *err)
+npk_status npk_wal_check_unused(npk_wal *wal, npk_error *err)
 {
     uint64_t *seqs = NULL;
     size_t count = 0;
@@ -397,7 +396,7 @@ static npk_status check_unused(npk_wal *wal, npk_error *err)
 
 npk_status npk_wal_create(npk_wal *wal, npk_wal_end *end, npk_error *err)
 {
-    npk_status status = check_unused(wal, err);
+    npk_status status = npk_wal_check_unused(wal, err);
     if (status != NPK_OK)
         return status;
     npk_segment_header header = {.seq = 1,

@@ -168,7 +168,8 @@ typedef struct npk_wal_salvage {
  * visits. */
 npk_status npk_wal_read_damaged(npk_wal *wal, npk_wal_salvage *salvage, npk_error *err);
 
-/* The store's uuid and the log's age, from the segment headers in this directory: for a store that lost its FORMAT. NOT_FOUND, CORRUPT (segments of
+/* The store's uuid and the log's age, from the segment headers in this directory: for a store that lost its FORMAT. NOT_FOUND (also when the log
+ * holds no record: such a store was not created whole), CORRUPT (segments of
  * two stores), IO, NO_MEMORY. */
 npk_status npk_wal_find_uuid(const npk_io *io, npk_file *directory, uint8_t uuid[16], uint64_t *created_us, npk_error *err);
 

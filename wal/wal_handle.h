@@ -51,6 +51,9 @@ void npk_wal_set_current(npk_wal *wal, npk_segment *segment);
 /* The prepared spare's name and the file that keeps it locked (to be closed), which are the caller's from here on; false: none. */
 bool npk_wal_take_spare(npk_wal *wal, char name[NPK_WAL_NAME_SIZE], npk_file **file);
 
+/* EXISTS when the log holds records; without any, its first segment was left by a creation that did not finish. Needs io and directory only. */
+npk_status npk_wal_check_unused(npk_wal *wal, npk_error *err);
+
 /* Roll steps 2 to 4: make the segment, then mark and sync its predecessor (NULL: none), which is open for writing. *renamed as
  * in npk_segment_create. */
 npk_status npk_wal_make_segment(npk_wal *wal, const npk_segment_header *header, npk_segment *predecessor, bool *renamed,

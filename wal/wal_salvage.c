@@ -391,7 +391,12 @@ npk_status npk_wal_find_uuid(const npk_io *io, npk_file *directory, uint8_t uuid
     }
     npk_free(bytes);
     npk_free(seqs);
-    if (status == NPK_OK && !found)
-        status = npk_fail(err, NPK_NOT_FOUND, "no log segment has a readable header");
-    return status;
+    if (status != NPK_OK)
+        return status;
+    if (!found)
+        return npk_fail(err, NPK_NOT_FOUND, "no log segment has a readable header");
+    status = npk_wal_check_unused(&wal, err);
+    if (status == NPK_OK)
+        return npk_fail(err, NPK_NOT_FOUND, "the log was never used: a store was being created");
+    return status == NPK_EXISTS ? NPK_OK : status;
 }

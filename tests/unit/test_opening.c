@@ -379,6 +379,27 @@ START_TEST(test_creation_refuses_directories_with_files_of_others)
 }
 END_TEST
 
+/* Killed just before FORMAT: a log that was never used says nothing about a store that lost something. */
+START_TEST(test_a_creation_that_did_not_finish_is_no_damaged_store)
+{
+    OK(npk_store_close(open_quiet(NPK_MODE_CREATE), &err));
+    char command[400];
+    (void)snprintf(command, sizeof command, "cd %s && head -c 4096 wal/0000000000000001.wal > header && rm -rf FORMAT checkpoint/* index/* wal/*"
+                   " && mv header wal/0000000000000001.wal && truncate -s 65536 wal/0000000000000001.wal && touch FORMAT.tmp", directory);
+    ck_assert_int_eq(system(command), 0);
+    npk_inspection seen = {.struct_size = sizeof seen};
+    ck_assert_int_eq(npk_inspect(directory, 0, NULL, &seen, &err), NPK_NOT_FOUND);
+    npk_store *store = open_quiet(NPK_MODE_CREATE); /* which finishes it */
+    save(store, 3);
+    ck_assert_uint_eq(count_rows(store), 3);
+    OK(npk_store_close(store, &err));
+    (void)snprintf(command, sizeof command, "rm %s/FORMAT", directory);
+    ck_assert_int_eq(system(command), 0);
+    OK(npk_inspect(directory, 0, NULL, &seen, &err)); /* this one did lose it */
+    ck_assert_int_eq(seen.verdict, NPK_STORE_DAMAGED);
+}
+END_TEST
+
 START_TEST(test_opening_leaves_files_of_others_alone)
 {
     OK(npk_store_close(open_quiet(NPK_MODE_CREATE), &err));
@@ -856,6 +877,7 @@ int main(void)
     tcase_add_test(interval, test_what_a_dead_process_committed_at_interval_is_synced_by_the_others);
     TCase *foreign = add_case(suite, "foreign");
     tcase_add_test(foreign, test_creation_refuses_directories_with_files_of_others);
+    tcase_add_test(foreign, test_a_creation_that_did_not_finish_is_no_damaged_store);
     tcase_add_test(foreign, test_opening_leaves_files_of_others_alone);
     tcase_add_test(foreign, test_a_network_file_system_is_refused_unless_asked_for);
     TCase *closing = add_case(suite, "closing");
